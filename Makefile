@@ -1,0 +1,45 @@
+# VENV: where an environment is made. PYTHON: with which interpreter.
+PYTHON ?= python3
+demo: VENV ?= .venv-demo
+test lint bench: VENV ?= .venv-test
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+PEERS ?=
+.PHONY: help demo test lint bench
+
+help:
+	@echo "make demo   a small training run, logged and read back (in .venv-demo)"
+	@echo "make test   install and run all tests (in .venv-test)"
+	@echo "make lint   formatting, lint and types (in .venv-test)"
+	@echo "make bench  the benchmarks, beside peers in environments of their own"
+
+demo:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet . "scikit-learn>=1.6"
+	$(VENV)/bin/python examples/digits.py
+
+# Dependency groups need pip 25.1.
+test:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --group test --editable .
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --group dev --editable .
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+
+# For instance: make bench PEERS="--peers-dir /var/tmp/peers"
+bench:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --group test --editable .
+	$(VENV)/bin/python benchmarks/log_call.py $(PEERS)
+	$(VENV)/bin/python benchmarks/log_call.py --kill $(PEERS)
+	$(VENV)/bin/python benchmarks/throughput.py
+	$(VENV)/bin/python benchmarks/history_read.py
+	$(VENV)/bin/python benchmarks/memory.py

@@ -1,0 +1,1 @@
+"""The daemon of flightlog: recorder and materializer."""

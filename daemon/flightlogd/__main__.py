@@ -1,0 +1,7 @@
+"""`python -m flightlogd`."""
+
+from flightlogd.cli import main
+
+__all__ = ()
+
+main()

@@ -1,0 +1,306 @@
+"""Spools whose writers are dead: bring what they hold to the recorder."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+
+from flightlog_storage.codec import (
+    RUN_SHAPE,
+    RunKey,
+    encode_definitions,
+    encode_event,
+    encode_run,
+)
+from flightlog_storage.errors import StorageError
+from flightlog_storage.event import Event, Gap, WriterId, WriterLost
+from flightlog_storage.frame import FLAG_GAP, pack_frame
+from flightlog_storage.home import Home
+from flightlog_storage.process import Ending, ProcessWatch, this_process
+from flightlog_storage.protocol import (
+    Delivery,
+    Hello,
+    Rewind,
+    Welcome,
+    decode_reply,
+    encode,
+)
+from flightlog_storage.spool import is_owner_gone, read_owner, remove_spool
+from flightlog_storage.spool_reader import SpoolReader
+
+__all__ = ("Adopter",)
+
+logger = logging.getLogger(__name__)
+
+# A process whose spool is free lives on only if it became another program by exec.
+# The end of a process frees its spool a moment before it can be seen to be dead.
+EXEC_AFTER_S = 2.0
+REPLY_TIMEOUT_S = 10.0
+POLL_INTERVAL_S = 0.1  # How soon a wait for a reply notices that it is to stop.
+RETRY_S = 30.0  # A spool that could not be adopted is left alone for so long.
+PARTING_S = 5.0  # A writer that ended in order may outlive its spool; then it is over.
+WRITER_NAME_LENGTH = 32
+SWEEP_AFTER_S = 60.0  # A spool being made is nobody's until its writer locks it.
+
+
+@dataclass
+class _Parting:
+    """A process whose writer has ended in order, until it ends itself."""
+
+    watch: ProcessWatch
+    run: RunKey
+    since: float
+    sequence: int = 0  # The writer's last, once it is known.
+
+
+class Adopter:
+    """Finds the spools of dead writers and delivers them in their writers' names.
+
+    A second delivery of anything is dropped by the recorder as a duplicate, so this may
+    be killed at any point and starts over.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._watches: dict[str, ProcessWatch | None] = {}
+        self._runs: dict[str, RunKey] = {}
+        self._parting: dict[str, _Parting] = {}
+        self._free_since: dict[str, float] = {}
+        self._troubled: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._here = this_process().pid_namespace
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def scan(self) -> None:
+        """Look at all spools once; adopt those whose writers are gone."""
+        folders = {path.name: path for path in self._home.spool.iterdir()}
+        for name in self._watches.keys() - folders.keys():
+            self._part(name)
+        for name in list(self._parting):
+            self._look_after(name)
+        for name, folder in folders.items():
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - self._troubled.get(name, -RETRY_S) < RETRY_S:
+                continue
+            try:
+                self._look_at(name, folder)
+            except (OSError, ValueError, StorageError, zmq.ZMQError):
+                # One bad spool must not keep the others waiting.
+                if name not in self._troubled:
+                    logger.exception("spool %s cannot be adopted", name)
+                self._troubled[name] = time.monotonic()
+
+    def stop(self) -> None:
+        """Have a scan end soon, from another thread: nobody answers any more."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        for name in list(self._watches):
+            self._forget(name)
+        for parting in self._parting.values():
+            parting.watch.close()
+        self._context.destroy(linger=0)
+
+    def _look_at(self, name: str, folder: Path) -> None:
+        if name.startswith("."):
+            _sweep(folder)
+            return
+        if name not in self._watches:
+            owner = read_owner(folder)
+            if owner is not None:
+                self._runs[name] = owner.run
+            watch = None if owner is None else ProcessWatch(owner.process)
+            self._watches[name] = watch
+        ending = self._ending(name, folder)
+        if ending is not None and self._adopt(folder, ending):
+            self._forget(name)
+
+    def _ending(self, name: str, folder: Path) -> Ending | None:
+        """Return how the spool's writer ended, or None while it may write."""
+        if not is_owner_gone(folder):
+            self._free_since.pop(name, None)
+            return None
+        watch = self._watches[name]
+        ending = Ending() if watch is None else watch.ending()
+        since = self._free_since.setdefault(name, time.monotonic())
+        if ending is None and time.monotonic() - since >= EXEC_AFTER_S:
+            assert watch is not None
+            if watch.holds(folder / "lock"):
+                # It lives and writes: a close of the file elsewhere in that process
+                # took the lock away. Its death is seen by the process alone.
+                return None
+            is_seen = watch.identity.pid_namespace == self._here
+            return Ending(exit_code=0) if is_seen else Ending()
+        return ending
+
+    def _adopt(self, folder: Path, ending: Ending) -> bool:
+        """Deliver a spool and say how its writer ended; True when that is done."""
+        try:
+            writer = WriterId(bytes.fromhex(folder.name))
+        except ValueError:
+            return False  # Not a spool.
+        reader = SpoolReader(folder)
+        try:
+            with self._connection() as socket:
+                done = self._deliver(socket, Delivery(writer, reader), folder, ending)
+        except zmq.Again:
+            done = False
+        finally:
+            reader.close()
+        if done:
+            if reader.damage:
+                logger.error("the spool of writer %s: %s", folder.name, reader.damage)
+                folder.rename(self._home.quarantine / f"spool-{folder.name}")
+            else:
+                remove_spool(folder)
+        return done
+
+    def _connection(self) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDTIMEO, int(REPLY_TIMEOUT_S * 1000))
+        info = self._home.daemon()
+        socket.connect(f"ipc://{info.socket if info else self._home.socket}")
+        return socket
+
+    def _deliver(
+        self,
+        socket: "zmq.Socket[bytes]",
+        delivery: Delivery,
+        folder: Path,
+        ending: Ending,
+    ) -> bool:
+        socket.send_multipart(delivery.hello(time.monotonic()))
+        is_told = False
+        while True:
+            while frames := delivery.next(time.monotonic()):
+                socket.send_multipart(frames)
+            if not delivery.is_waiting:
+                # Told again until it is acknowledged: it, too, may have been lost.
+                last = _last_word(folder, delivery, ending, is_told)
+                if last is None:
+                    return True
+                is_told = True
+                socket.send_multipart(last)
+            if not self._is_answered(socket):
+                return False
+            delivery.receive(decode_reply(socket.recv()), time.monotonic())
+            if delivery.refused:
+                raise ValueError(f"the recorder refused it: {delivery.refused}")
+
+    def _is_answered(self, socket: "zmq.Socket[bytes]") -> bool:
+        deadline = time.monotonic() + REPLY_TIMEOUT_S
+        while not socket.poll(int(POLL_INTERVAL_S * 1000)):
+            if self._stopping.is_set() or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _part(self, name: str) -> None:
+        """Its sender brought all and removed the spool: see how its process ends."""
+        watch, run = self._watches[name], self._runs.get(name)
+        if watch is not None and run is not None and len(name) == WRITER_NAME_LENGTH:
+            self._watches[name] = None  # Handed over, not to be closed.
+            self._parting[name] = _Parting(watch, run, time.monotonic())
+        self._forget(name)
+
+    def _look_after(self, name: str) -> None:
+        """Tell of an exit status that a writer's own last word may not have known."""
+        parting = self._parting[name]
+        ending = parting.watch.ending()
+        if ending is None and time.monotonic() - parting.since < PARTING_S:
+            return
+        if ending is None or not (ending.exit_code or ending.signal):
+            done = True
+        else:
+            with self._connection() as socket:
+                done = self._tell(
+                    socket, WriterId(bytes.fromhex(name)), parting, ending
+                )
+        if done:
+            parting.watch.close()
+            del self._parting[name]
+
+    def _tell(
+        self,
+        socket: "zmq.Socket[bytes]",
+        writer: WriterId,
+        parting: "_Parting",
+        ending: Ending,
+    ) -> bool:
+        socket.send(encode(Hello(writer)))
+        while self._is_answered(socket):
+            match decode_reply(socket.recv()):
+                case Welcome(last=last) if parting.sequence in (0, last):
+                    # Once more until it is acknowledged: the same, at the same place.
+                    parting.sequence = last
+                    frame = _lost(writer, parting.run, last + 1, ending, 0)
+                    socket.send_multipart(frame)
+                case Rewind():
+                    return False
+                case _:
+                    return True
+        return False
+
+    def _forget(self, name: str) -> None:
+        self._runs.pop(name, None)
+        watch = self._watches.pop(name, None)
+        self._free_since.pop(name, None)
+        self._troubled.pop(name, None)
+        if watch is not None:
+            watch.close()
+
+
+def _sweep(folder: Path) -> None:
+    """Delete a spool whose writer died before it began."""
+    age_s = time.time() - folder.stat().st_mtime
+    if age_s >= SWEEP_AFTER_S and (
+        is_owner_gone(folder) or not (folder / "lock").exists()
+    ):
+        remove_spool(folder)
+
+
+def _last_word(
+    folder: Path, delivery: Delivery, ending: Ending, is_told: bool
+) -> list[bytes] | None:
+    """Return the frame that says how the writer ended, unless it is in the log."""
+    sequence = delivery.sequence
+    if delivery.acked >= sequence:
+        return None
+    owner = read_owner(folder)
+    run = None if owner is None else owner.run
+    writer = WriterId(bytes.fromhex(folder.name))
+    # Where the log lost events that the spool has no more, this must not wait for them.
+    is_gap = is_told or delivery.acked < sequence - 1
+    flags = FLAG_GAP if is_gap else 0
+    return _lost(writer, run, sequence, ending, flags, delivery.damage)
+
+
+def _lost(
+    writer: WriterId,
+    run: RunKey | None,
+    sequence: int,
+    ending: Ending,
+    flags: int,
+    damage: str | None = None,
+) -> list[bytes]:
+    """Return the frame that tells of a writer's end, and of a damage of its spool."""
+    reason = "its process ended without finish()"
+    if ending.signal is not None:
+        reason = f"its process was ended by signal {ending.signal}"
+    elif ending.exit_code is not None:
+        reason = f"its process ended with exit code {ending.exit_code}"
+    now = time.time()
+    events: list[Event] = [
+        WriterLost(
+            time=now, reason=reason, exit_code=ending.exit_code, signal=ending.signal
+        )
+    ]
+    if damage is not None:  # How many are lost nobody can tell: at least one is.
+        events.append(Gap(time=now, count=1, reason=f"its spool is damaged: {damage}"))
+    definitions = {} if run is None else {RUN_SHAPE: encode_run(run)}
+    payload = encode_definitions(definitions) + b"".join(map(encode_event, events))
+    return list(pack_frame(writer, sequence, len(events), payload, flags))

@@ -1,0 +1,178 @@
+"""The command line of the daemon."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import click
+import msgspec
+
+from flightlog_storage.errors import HomeLocked, HomeUnusable
+from flightlog_storage.home import Home
+from flightlogd.config import VERSION, DaemonConfig, read_config
+
+__all__ = ("main",)
+
+START_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 40.0
+POLL_INTERVAL_S = 0.02
+EXIT_FAILED, EXIT_UNREACHABLE = 1, 4
+
+_home = click.option(
+    "--home", metavar="FOLDER", help="The home to serve. [default: the user's own]"
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="flightlogd")
+def main() -> None:
+    """The daemon of flightlog: takes in what training processes log.
+
+    You need not start it: the first flightlog.init() does. One daemon serves one home.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 4 no daemon answers.
+    """
+
+
+@main.command()
+@_home
+def run(home: str | None) -> None:
+    """Serve in the foreground until SIGTERM or Ctrl-C.
+
+    Steps aside with exit code 0 when another daemon serves the home already.
+    """
+    config = _read_config(home)
+    _close_inherited(config.passed_fd)
+    from flightlogd.main import run as serve  # Loaded late: help must be quick.
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        serve(config)
+    except HomeLocked as error:
+        click.echo(f"flightlogd: {error}: this one steps aside", err=True)
+    except (HomeUnusable, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@_home
+def start(home: str | None) -> None:
+    """Start a daemon in the background and wait until it answers."""
+    found = _find_home(home)
+    if _answers(found):
+        click.echo("already running")
+        return
+    found.create()
+    with open(found.daemon_log, "ab") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "flightlogd",
+                "run",
+                "--home",
+                str(found.root),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            start_new_session=True,
+        )
+    if not _wait(lambda: _answers(found) or bool(process.poll()), START_TIMEOUT_S) or (
+        process.returncode
+    ):
+        raise click.ClickException(f"it did not start; see {found.daemon_log}")
+    process.returncode = 0  # It lives on without us.
+    click.echo("started")
+
+
+@main.command()
+@_home
+def stop(home: str | None) -> None:
+    """Stop the daemon; everything it accepted is on disk when this returns."""
+    found = _find_home(home)
+    info = found.daemon()
+    if info is None or not info.process.is_alive():
+        click.echo("not running")
+        return
+    with suppress(ProcessLookupError):
+        os.kill(info.process.pid, signal.SIGTERM)
+    if not _wait(lambda: not info.process.is_alive(), STOP_TIMEOUT_S):
+        raise click.ClickException(f"process {info.process.pid} does not end")
+    click.echo("stopped")
+
+
+@main.command()
+@_home
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(home: str | None, as_json: bool) -> None:
+    """Show how the daemon is; exit code 4 when none answers."""
+    from flightlogd.client import ask_status  # Loaded late: it brings ZeroMQ.
+
+    found = _find_home(home)
+    answer = ask_status(found, timeout_s=5.0)
+    if answer is None:
+        click.echo("{}" if as_json else f"no daemon answers for {found.root}")
+        sys.exit(EXIT_UNREACHABLE)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(answer)))
+        return
+    for name, value in msgspec.to_builtins(answer).items():
+        click.echo(f"{name:22} {value}")
+
+
+@main.command(hidden=True)
+@click.option("--home", required=True)
+@click.option("--wake-fd", type=int, required=True)
+def materialize(home: str, wake_fd: int) -> None:
+    """Fold the log into state and histories; started by the recorder."""
+    from flightlogd.materializer import run as serve  # Loaded late: pyarrow is large.
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    serve(_find_home(home), wake_fd)
+
+
+def _find_home(home: str | None) -> Home:
+    return _read_config(home).home
+
+
+def _read_config(home: str | None) -> DaemonConfig:
+    try:
+        return read_config(home)
+    except HomeUnusable as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _close_inherited(passed_fd: int | None) -> None:
+    """Let go of what the trainer that started this had open, its pipes above all."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2 and descriptor != passed_fd:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def _answers(home: Home) -> bool:
+    from flightlogd.client import ask_status  # Loaded late: it brings ZeroMQ.
+
+    # The lock is left alone: a daemon that starts while we try it would step aside.
+    return ask_status(home, timeout_s=1.0) is not None
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_INTERVAL_S)
+    return True

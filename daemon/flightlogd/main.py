@@ -1,0 +1,126 @@
+"""The recorder process put together: lock, log, socket, services, and a clean end."""
+
+import logging
+import os
+import signal
+import time
+
+import anyio
+import msgspec
+
+from flightlog_storage.eventlog import EventLog
+from flightlog_storage.home import DaemonInfo, HomeLock
+from flightlog_storage.process import this_process
+from flightlogd.config import VERSION, DaemonConfig
+from flightlogd.intake import Counters, Intake
+from flightlogd.listener import Listener, raise_descriptor_limit
+from flightlogd.notify import notify
+from flightlogd.recorder import Recorder
+from flightlogd.supervisor import Supervisor
+
+__all__ = ("Status", "run")
+
+logger = logging.getLogger(__name__)
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How a daemon is; `flightlogd status --json` prints it."""
+
+    pid: int
+    materializer_pid: int | None
+    materializer_restarts: int
+    version: str
+    home: str
+    socket: str
+    is_accepting: bool
+    uptime_s: float
+    log_id: str
+    end_offset: int
+    durable_segment: int
+    durable_position: int
+    damages_found: int
+    active_writers: int
+    counters: Counters
+
+
+def run(config: DaemonConfig) -> None:
+    """Serve the home until SIGTERM or SIGINT.
+
+    Raises:
+        HomeLocked: Another daemon serves it.
+        HomeUnusable: It cannot be used.
+    """
+    config.home.create()
+    os.chdir("/")  # Hold on to no folder of whoever started this.
+    lock = HomeLock(config.home)  # Before anything else of the home is touched.
+    raise_descriptor_limit()
+    log = EventLog.open(
+        config.home.log, now_ns=time.time_ns, quarantine=config.home.quarantine
+    )
+    for damage in log.recovery:
+        logger.error("damage in the log: %s", damage)
+    if config.passed_fd is None:
+        config.home.create_socket_folder()
+    listener = Listener(config.home.socket, config.passed_fd)
+    try:
+        lock.write(DaemonInfo(this_process(), str(listener.path), VERSION))
+        anyio.run(_serve, config, log, listener)
+    finally:
+        listener.close()
+        log.close()
+        lock.close()
+
+
+async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> None:
+    supervisor = Supervisor(config.home.root)
+    started = time.monotonic()
+
+    def status() -> bytes:
+        return msgspec.json.encode(
+            _status(config, log, listener, supervisor, started, intake)
+        )
+
+    intake = Intake(log, status)
+    recorder = Recorder(listener, intake, lambda: supervisor.tell(log.durable))
+    async with anyio.create_task_group() as services:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            services.start_soon(recorder.run)
+            services.start_soon(recorder.guard)
+            services.start_soon(supervisor.run)
+            notify(config.notify_address, "READY=1")
+            logger.info("serving %s at %s", config.home.root, listener.path)
+            async for number in signals:
+                logger.info("stopping on %s", signal.Signals(number).name)
+                break
+            notify(config.notify_address, "STOPPING=1")
+            services.cancel_scope.cancel()
+    recorder.drain()
+    supervisor.tell(log.durable)
+    supervisor.stop()
+
+
+def _status(
+    config: DaemonConfig,
+    log: EventLog,
+    listener: Listener,
+    supervisor: Supervisor,
+    started: float,
+    intake: Intake,
+) -> Status:
+    return Status(
+        pid=os.getpid(),
+        materializer_pid=supervisor.pid,
+        materializer_restarts=supervisor.restarts,
+        version=VERSION,
+        home=str(config.home.root),
+        socket=str(listener.path),
+        is_accepting=listener.is_accepting,
+        uptime_s=round(time.monotonic() - started, 3),
+        log_id=log.log_id.hex(),
+        end_offset=log.end_offset,
+        durable_segment=log.durable.segment_first_offset,
+        durable_position=log.durable.position,
+        damages_found=len(log.recovery),
+        active_writers=intake.active_writers,
+        counters=intake.counters,
+    )

@@ -1,0 +1,112 @@
+"""The recorder: frames in, log, ack. The part that must never stop taking data in."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import anyio
+import zmq
+from anyio import to_thread
+
+from flightlog_storage.eventlog import AppendFailed
+from flightlog_storage.protocol import Reply, encode
+from flightlogd.intake import Intake, Message
+from flightlogd.listener import Listener
+
+__all__ = ("Recorder",)
+
+logger = logging.getLogger(__name__)
+
+BATCH_MESSAGES_MAX = 4096
+BATCH_SIZE_MAX = 4 << 20
+GUARD_INTERVAL_S = 0.1
+LOOK_INTERVAL_S = 0.5
+DRAIN_TIMEOUT_S = 2.0  # For what still arrives at the end: a flood must not prevent it.
+FAILURE_PAUSE_S = 0.5  # After the disk refused, before it is asked again.
+
+
+class Recorder:
+    """The service around an intake: takes all that has arrived, then acts once."""
+
+    def __init__(
+        self, listener: Listener, intake: Intake, appended: Callable[[], None]
+    ) -> None:
+        """`appended` is called after each batch that became durable."""
+        self._listener = listener
+        self._intake = intake
+        self._appended = appended
+        self._is_failing = False
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        descriptor = self._listener.socket.getsockopt(zmq.FD)
+        assert isinstance(descriptor, int)
+        while True:
+            # The descriptor tells of changes only, so look before waiting for one.
+            while messages := self._arrived():
+                with anyio.CancelScope(shield=True):
+                    await self._take(messages)
+                await anyio.lowlevel.checkpoint()
+            # And other calls on the socket may use a change up: look now and then.
+            with anyio.move_on_after(LOOK_INTERVAL_S):
+                await anyio.wait_readable(descriptor)
+
+    async def guard(self) -> None:
+        """Watch over descriptors and the socket file until cancelled."""
+        while True:
+            await anyio.sleep(GUARD_INTERVAL_S)
+            self._guard()
+            self._appended()
+
+    def _guard(self) -> None:
+        done = self._listener.guard()
+        if done:
+            logger.warning("%s", done)
+
+    def drain(self) -> None:
+        """Take what has arrived, at the end, when nothing waits any more."""
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while time.monotonic() < deadline and (messages := self._arrived()):
+            try:
+                self._answer(self._intake.take(messages))
+            except AppendFailed as error:
+                logger.error("%s; the writers keep their spools", error)
+                return
+
+    async def _take(self, messages: list[Message]) -> None:
+        try:
+            replies = await to_thread.run_sync(self._intake.take, messages)
+        except AppendFailed as error:
+            if not self._is_failing:
+                logger.error("%s; the writers keep their spools", error)
+            self._is_failing = True
+            await anyio.sleep(FAILURE_PAUSE_S)
+            return
+        if self._is_failing:
+            logger.warning("the event log can be written again")
+            self._is_failing = False
+        self._answer(replies)
+        self._appended()
+        if any(len(message.parts) == 1 for message in messages):
+            self._guard()  # New connections: in a storm the next look is too late.
+
+    def _arrived(self) -> list[Message]:
+        messages: list[Message] = []
+        size = 0
+        socket = self._listener.socket
+        while len(messages) < BATCH_MESSAGES_MAX and size < BATCH_SIZE_MAX:
+            try:
+                peer, *parts = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            messages.append(Message(peer, parts))
+            size += sum(map(len, parts))
+        return messages
+
+    def _answer(self, replies: list[tuple[bytes, Reply | bytes]]) -> None:
+        for peer, reply in replies:
+            data = reply if isinstance(reply, bytes) else encode(reply)
+            try:
+                self._listener.socket.send_multipart([peer, data], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                logger.debug("a writer left before its answer")

@@ -1,0 +1,64 @@
+"""What names, ids and tags may look like."""
+
+import re
+from collections.abc import Iterable
+
+from flightlog._values import plain_text
+from flightlog.errors import UsageError
+
+__all__ = ("check_name", "check_tags")
+
+NAME_LENGTH_MAX = 128
+TAG_LENGTH_MAX = 64
+_FORBIDDEN = {
+    "id": re.compile(r"[:;,#?/'\x00-\x1f]"),
+    "entity": re.compile(r"[:#?/\\%\x00-\x1f]"),
+    "project": re.compile(r"[:#?\\%\x00-\x1f]"),
+}
+
+
+def check_name(what: str, value: object) -> str:
+    """Return `value` if it can be an id, a project or an entity.
+
+    Raises:
+        TypeError: It is not a string.
+        UsageError: It is empty, too long or has a forbidden character.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {type(value).__name__}")
+    if not value or value != value.strip():
+        raise UsageError(f"{what} {value!r} is empty or has blanks at its ends")
+    if len(value) > NAME_LENGTH_MAX:
+        raise UsageError(
+            f"{what} has {len(value)} characters; at most {NAME_LENGTH_MAX} are allowed"
+        )
+    found = _FORBIDDEN[what].search(value)
+    if found:
+        raise UsageError(f"{what} {value!r} must not contain {found.group()!r}")
+    if any(part in ("", ".", "..") for part in value.split("/")):
+        raise UsageError(
+            f"{what} {value!r} has an empty or dotted part between slashes"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} {value!r} is not valid Unicode") from error
+    return value
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Return the tags without doubles.
+
+    Raises:
+        TypeError: They are not strings.
+        UsageError: One is empty or longer than TAG_LENGTH_MAX.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise TypeError("tags must be a list of str")
+    found = tuple(dict.fromkeys(tags))
+    for tag in found:
+        if not isinstance(tag, str):
+            raise TypeError(f"tags must be a list of str; {tag!r} is not")
+        if not 0 < len(tag) <= TAG_LENGTH_MAX:
+            raise UsageError(f"tag {tag!r} must have 1 to {TAG_LENGTH_MAX} characters")
+    return tuple(plain_text(tag) for tag in found)

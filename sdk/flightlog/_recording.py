@@ -1,0 +1,102 @@
+"""A writer at work: its spool, its sender, and what to do when the disk refuses."""
+
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from flightlog._say import say
+from flightlog._sender import Sender
+from flightlog_storage.codec import RunKey, encode_event
+from flightlog_storage.event import Event, Gap
+from flightlog_storage.frame import EVENT_SIZE_MAX
+from flightlog_storage.home import Home
+from flightlog_storage.process import this_process
+from flightlog_storage.spool import SpoolOwner
+from flightlog_storage.spool_writer import SpoolWriter
+
+__all__ = ("Recording",)
+
+
+class Recording:
+    """One writer's way from the training loop to the daemon."""
+
+    def __init__(self, home: Home, run: RunKey, forked: bool) -> None:
+        """Open the spool and start the sender.
+
+        Raises:
+            OSError: The spool cannot be opened.
+        """
+        owner = SpoolOwner(uuid.uuid4().bytes, this_process(), run, forked)
+        self.spool = SpoolWriter(home.spool, owner, lambda: None)
+        self.dropped_count = 0
+        self._sender = Sender(home, self.spool)
+        self._sender.on_round = self._report_drops
+        self.spool.wake = self._sender.wake
+        self._has_warned = False
+
+    @property
+    def folder(self) -> Path:
+        return self.spool.folder
+
+    def start(self) -> None:
+        self._sender.start()
+
+    def record(self, event: Event) -> None:
+        """Append an event; a disk that refuses costs the event, never an exception.
+
+        Raises:
+            ValueError: It is larger than EVENT_SIZE_MAX.
+        """
+        data = encode_event(event)
+        if len(data) > EVENT_SIZE_MAX:
+            raise ValueError(
+                f"{type(event).__name__}: {len(data):,} bytes are too many; at most "
+                f"{EVENT_SIZE_MAX:,} can be stored at once: write them to a file"
+            )
+        try:
+            self.spool.put(data)
+        except OSError as error:
+            self.drop(error)
+
+    def drop(self, error: OSError) -> None:
+        """Count a row that the disk refused, and say so once."""
+        self.dropped_count += 1
+        if not self._has_warned:
+            self._has_warned = True
+            say(
+                f"the spool cannot be written ({error}): rows are being dropped and "
+                "counted; training goes on"
+            )
+
+    def flush(self, timeout_s: float | None) -> bool:
+        self._report_drops()
+        return self._sender.flush(timeout_s)
+
+    def finish(self, event: Event, timeout_s: float) -> bool:
+        """Append the last event and give the sender some time; True when durable.
+
+        What is not durable by then is sent on as long as the process lives, and taken
+        from the spool by the daemon when it does not.
+        """
+        self._report_drops()
+        try:
+            self.spool.seal(encode_event(event))
+        except OSError as error:
+            self.drop(error)
+        self._sender.close()
+        deadline = time.monotonic() + timeout_s
+        is_durable = self._sender.flush(timeout_s)
+        self._sender.join(max(0.0, deadline - time.monotonic()))
+        return is_durable
+
+    def _report_drops(self) -> None:
+        if not self.dropped_count:
+            return
+        reason = "the disk refused the spool"
+        with self.spool.lock:  # The sender and the loop may come at once.
+            count = self.dropped_count
+            gap = Gap(time=time.time(), count=count, reason=reason)
+            with suppress(OSError):
+                self.spool.put(encode_event(gap))
+                self.dropped_count -= count

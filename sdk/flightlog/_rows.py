@@ -1,0 +1,228 @@
+"""From `log()` to the spool: steps, shapes, and the way of a row."""
+
+import operator
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgpack
+
+from flightlog._metric import StepSync
+from flightlog._values import plain, plain_text
+from flightlog_storage.codec import KEY_SIZE_MAX
+from flightlog_storage.frame import EVENT_SIZE_MAX
+from flightlog_storage.spool_writer import Shape, SpoolWriter
+
+__all__ = ("RowLog",)
+
+STEP_MAX = 2**62 - 1  # So that the step counter never leaves 64 bits.
+# What msgpack says of values that are not plain: they are converted and tried again.
+_NOT_PLAIN = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+class RowLog:
+    """Appends rows to a spool. `log` is what a training loop pays for."""
+
+    __slots__ = (
+        "_drop",
+        "_known_keys",
+        "_reopen",
+        "_shapes",
+        "_step_sync",
+        "step",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        writer: SpoolWriter,
+        first_step: int,
+        reopen: Callable[[], SpoolWriter],
+        drop: Callable[[OSError], None],
+    ) -> None:
+        """Log into `writer`.
+
+        `reopen` gives a writer when this one is not ours any more, or raises;
+        `drop` is told of a row that the disk refused.
+        """
+        self.writer = writer
+        self.step = first_step
+        self._reopen = reopen
+        self._drop = drop
+        self._step_sync = StepSync()
+        self._shapes: dict[tuple[str, ...], Shape] = {}  # For the last rows in them.
+        self._known_keys: set[str] = set()
+
+    # One function of its own for each of these steps would double what a call costs.
+    def log(  # noqa: C901, PLR0915
+        self,
+        data: Mapping[str, Any],
+        step: int | None = None,
+        commit: bool | None = None,
+        *,
+        _now: Callable[[], float] = time.time,
+    ) -> None:
+        """Record one row; see `Run.log`."""
+        writer = self.writer
+        try:
+            writer.acquire()
+            try:
+                shape = writer.shapes[tuple(data)]
+                values = data.values()
+            except (KeyError, TypeError, AttributeError):
+                self._log_slowly(data, step, commit)
+                return
+            last_step = self.step
+            if step is None:
+                at = last_step
+                if commit is None or commit:
+                    self.step = at + 1
+            else:
+                at = self._take_step(step, commit)
+            try:
+                row = writer.pack((shape.number, at, _now(), *values))
+            except _NOT_PLAIN:
+                self.step = last_step
+                self._log_slowly(data, step, commit)
+                return
+            # From here on a signal handler may log in between: see SpoolWriter.
+            if writer.pending is not None and not self._help(writer):
+                self._log_slowly(data, at, False)
+                return
+            target = writer.data
+            size = len(row)
+            position = writer.position  # From here to `pending` no handler can run.
+            end = position + size
+            writer.pending = row
+            try:
+                target[position:end] = row
+            except (IndexError, ValueError, OSError):
+                if writer.pending is row:  # Else the handler has appended it.
+                    writer.pending = None
+                    self._log_slowly(data, at, False)
+                return
+            if writer.pending is row:
+                writer.committed[0] = end
+                writer.position = end
+                writer.pending = None
+            shape.last = row
+        finally:
+            # In these words, for `with` costs more. A handler that raises, as Ctrl-C
+            # does, may keep `acquire` from acquiring.
+            try:  # noqa: SIM105
+                writer.release()
+            except RuntimeError:
+                pass
+        if writer.idle:
+            writer.wake()
+
+    def sync_steps(self, definition: Any) -> None:
+        """Take a metric's definition into account from the next row on."""
+        with self.writer.lock:
+            self._step_sync.define(definition)
+            self.writer.shapes.clear()
+
+    def latest(self) -> list[tuple[float, dict[str, Any]]]:
+        """Return (time, values) of the last row of each shape, in order of time."""
+        rows = []
+        for keys, shape in list(self._shapes.items()):
+            if shape.last:
+                _, _, at, *values = msgpack.unpackb(shape.last, strict_map_key=False)
+                rows.append((at, dict(zip(keys, values, strict=True))))
+        return sorted(rows, key=operator.itemgetter(0))
+
+    def _help(self, writer: SpoolWriter) -> bool:
+        try:
+            return writer.help()
+        except OSError:
+            return False  # The slow way will meet it again, and count.
+
+    def _log_slowly(
+        self, data: Mapping[str, Any], step: int | None, commit: bool | None
+    ) -> None:
+        """Record a row of a new shape, of values to convert, or refuse it."""
+        if not self.writer.shapes and not self.writer.is_open:
+            try:
+                self.writer = self._reopen()
+            except OSError as error:
+                self._drop(error)
+                return
+        with self.writer.lock:  # A writer just reopened is not locked by `log`.
+            row = self._checked(data)
+            values = [plain(key, value) for key, value in row.items()]
+            self._check_size(row, values)
+            at = self.step if step is None else self._take_step(step, commit)
+            if step is None and (commit is None or commit):
+                self.step = at + 1
+            if not row:
+                return
+            if self._step_sync.is_new_step_metric(row, self._known_keys):
+                self.writer.shapes.clear()  # From now on other rows get its value.
+            self._known_keys.update(row)
+            try:
+                self._append(tuple(row), at, values)
+            except OSError as error:
+                self._drop(error)
+
+    def _append(self, keys: tuple[str, ...], at: int, values: list[Any]) -> None:
+        pack = self.writer.pack
+        now = time.time()
+        self._shapes[keys] = self.writer.put_row(
+            keys, lambda number: pack((number, at, now, *values))
+        )
+
+    def _check_size(self, row: dict[str, Any], values: list[Any]) -> None:
+        pack = self.writer.pack
+        size = len(pack(values)) + 32
+        if size > EVENT_SIZE_MAX:
+            sizes = {key: len(pack(v)) for key, v in zip(row, values, strict=True)}
+            largest = max(sizes, key=sizes.__getitem__)
+            raise ValueError(
+                f"the row has {size:,} bytes, {sizes[largest]:,} of them in "
+                f"{largest!r}; at most {EVENT_SIZE_MAX:,} can be stored: write it to a "
+                "file and log its name"
+            )
+
+    def _checked(self, data: object) -> dict[str, Any]:
+        """Return the row with keys that can be stored and its step metrics."""
+        if not isinstance(data, Mapping):
+            raise TypeError(
+                f"log() must be passed a dictionary, not {type(data).__qualname__}"
+            )
+        row = {}
+        for key, value in data.items():
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"key values passed to log() must be str; {key!r} is not"
+                )
+            name = plain_text(key)
+            if len(name.encode()) > KEY_SIZE_MAX:
+                raise ValueError(
+                    f"key {name[:40]!r}… is longer than {KEY_SIZE_MAX} bytes of UTF-8"
+                )
+            row[name] = value
+        if self._step_sync:
+            self._add_step_metrics(row)
+        return row
+
+    def _add_step_metrics(self, row: dict[str, Any]) -> None:
+        missing = self._step_sync.missing(row)
+        if missing:
+            latest = {
+                key: value for _, last in self.latest() for key, value in last.items()
+            }
+            row.update({key: latest[key] for key in missing if key in latest})
+
+    def _take_step(self, step: object, commit: bool | None) -> int:
+        """Return the row's step and let the current one follow."""
+        try:
+            at = operator.index(step)  # type: ignore[arg-type]  # Said in the except.
+        except TypeError:
+            if not isinstance(step, float) or not step.is_integer():
+                raise TypeError(f"step must be an int, not {step!r}") from None
+            at = int(step)
+        if not 0 <= at <= STEP_MAX:
+            raise ValueError(f"step must be from 0 to 2**62 - 1, not {at}")
+        if at >= self.step:
+            self.step = at + 1 if commit else at
+        return at

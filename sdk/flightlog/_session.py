@@ -1,0 +1,238 @@
+"""The runs of this process: starting them, forks, and the end of the process."""
+
+import atexit
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import structs
+
+from flightlog._checks import check_name, check_tags
+from flightlog._config import as_config
+from flightlog._disabled import DisabledRun
+from flightlog._exits import ExitCode
+from flightlog._recording import Recording
+from flightlog._run import FINISH_TIMEOUT_S, Run, RunHooks, RunSpec
+from flightlog._say import say
+from flightlog._settings import (
+    MODES,
+    Settings,
+    job_id,
+    new_id,
+    open_home,
+    read_settings,
+)
+from flightlog.errors import UsageError
+
+__all__ = ("Session", "join", "session")
+
+RESUME = (None, "allow", "must", "never", "auto", True, False)
+REINIT = (None, "default", "return_previous", "finish_previous", "create_new")
+
+
+class Session:
+    """What this process records. There is one, made at import."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._runs: list[Run] = []
+        self._inherited: list[Recording] = []
+        self._exit_code = ExitCode()
+        self._is_watching = False
+        self.run: Run | DisabledRun | None = None
+
+    def init(self, arguments: dict[str, Any]) -> Run | DisabledRun:
+        """Start a run; see `flightlog.init`."""
+        settings = read_settings()
+        mode = arguments["mode"] or settings.mode
+        if mode not in MODES:
+            raise UsageError(f"mode {mode!r} is none of {MODES}")
+        with self._lock:
+            previous = self._previous(arguments["reinit"])
+            if previous is not None:
+                return previous
+            run: Run | DisabledRun
+            if mode == "disabled":
+                run = DisabledRun()
+            else:
+                shared = arguments["shared"] or mode == "shared"
+                run = self._start(arguments, settings, shared)
+            if arguments["reinit"] != "create_new" or self.run is None:
+                self.run = run
+        return run
+
+    def join(self, spec: RunSpec) -> Run:
+        """Return a run of this process that joins the one described."""
+        with self._lock:
+            for run in self._runs:
+                if run.path == f"{spec.entity}/{spec.project}/{spec.id}":
+                    return run
+            # A helper of the run: it begins nothing and repeats nothing.
+            run = self._open(structs.replace(spec, forked=True))
+            util = sys.modules.get("multiprocessing.util")
+            if util is not None:  # It forgets what is registered while it unpickles.
+                util.register_after_fork(self, lambda self: self._forked(run))
+            return run
+
+    def _previous(self, reinit: object) -> Run | DisabledRun | None:
+        if reinit is True:
+            reinit = "finish_previous"
+        elif reinit is False:
+            reinit = "return_previous"
+        if reinit not in REINIT:
+            raise UsageError(f"reinit {reinit!r} is none of {REINIT}")
+        if self.run is None or reinit == "create_new":
+            return None
+        if isinstance(self.run, Run) and self.run.is_inherited:
+            return None  # The parent's, in a forked child that has not logged into it.
+        notebook = hasattr(sys, "ps1")
+        if reinit == "finish_previous" or (notebook and reinit in (None, "default")):
+            self.run.finish()
+            return None
+        return self.run
+
+    def _start(
+        self, arguments: dict[str, Any], settings: Settings, shared: bool
+    ) -> Run:
+        spec, config = _spec(arguments, settings, shared)
+        found = None
+        how = settings.resume if arguments["resume"] is None else arguments["resume"]
+        if how not in RESUME:
+            raise UsageError(f"resume {how!r} is none of {RESUME}")
+        if how:
+            # Loaded only here: it brings the reading side with it.
+            from flightlog._resume import resume
+
+            spec, found = resume(spec, how)
+        run = self._open(spec)
+        if found is not None:
+            run.restore(found)
+            run.config.setdefaults(config)
+        else:
+            run.config.update(config)
+        if not spec.quiet:
+            what = f"resumed at step {run.step}" if spec.resumed else "recording"
+            say(f"{what}: {run.name} ({run.path})")
+        return run
+
+    def _open(self, spec: RunSpec) -> Run:
+        self._watch()
+        hooks = RunHooks(ended=self._ended, forked=self._forked, join=join)
+        try:
+            run = Run(spec, hooks)
+        except OSError as error:
+            raise UsageError(
+                f"home {spec.home.root} cannot be written: {error}; choose another "
+                "with home=… or FLIGHTLOG_HOME"
+            ) from error
+        self._runs.append(run)
+        return run
+
+    def _watch(self) -> None:
+        if not self._is_watching:
+            self._is_watching = True
+            self._exit_code.watch()
+            atexit.register(self._at_exit)
+            os.register_at_fork(
+                before=self._before_fork,
+                after_in_parent=self._after_fork_in_parent,
+                after_in_child=self._after_fork_in_child,
+            )
+
+    def _ended(self, run: Run) -> None:
+        with self._lock:
+            if run in self._runs:
+                self._runs.remove(run)
+            if self.run is run:
+                self.run = None
+
+    def _forked(self, run: Run) -> None:
+        """Have a child of multiprocessing, which skips atexit, say goodbye."""
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.Finalize(None, self._at_exit, exitpriority=100)
+
+    def _at_exit(self) -> None:
+        deadline = time.monotonic() + FINISH_TIMEOUT_S
+        for run in list(self._runs):
+            left = max(0.0, deadline - time.monotonic())
+            code = self._exit_code.now()
+            run.end(code or 0, left, implied=code is None)
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        for run in self._runs:
+            run.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        for run in self._runs:
+            run.after_fork_in_parent()
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        for run in self._runs:
+            inherited = run.after_fork_in_child()
+            if inherited is not None:
+                self._inherited.append(inherited)
+
+
+def join(spec: RunSpec) -> Run:
+    """Return the run of a pickle, joined by this process."""
+    return session.join(spec)
+
+
+def _spec(
+    arguments: Mapping[str, Any], settings: Settings, shared: bool
+) -> tuple[RunSpec, dict[str, Any]]:
+    """Return what run the arguments and the environment ask for, and its config."""
+    project = arguments["project"]
+    if project is not None and arguments["path"] is not None:
+        raise UsageError("path is another word for project: give one of them")
+    project = project if project is not None else arguments["path"]
+    if arguments["resume"] not in RESUME:
+        raise UsageError(f"resume {arguments['resume']!r} is none of {RESUME}")
+    given_id = arguments["id"] if arguments["id"] is not None else settings.run_id
+    if given_id is None and shared:
+        given_id = job_id()
+    rank = arguments["rank"] if arguments["rank"] is not None else settings.rank
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int)):
+        raise TypeError(f"rank must be an int, not {rank!r}")
+    if rank is not None and not 0 <= rank < 2**31:
+        raise ValueError(f"rank must be from 0 to 2**31 - 1, not {rank}")
+    tags = arguments["tags"] if arguments["tags"] is not None else settings.tags
+    config = as_config(arguments["config"])
+    allow = arguments["allow_val_change"]
+    spec = RunSpec(
+        home=open_home(arguments["home"]),
+        entity=_named("entity", arguments["entity"], settings.entity),
+        project=_named("project", project, settings.project),
+        id=new_id() if given_id is None else check_name("id", given_id),
+        name=_text("name", arguments["name"], settings.name),
+        notes=_text("notes", arguments["notes"], settings.notes),
+        tags=None if tags is None else check_tags(tags),
+        group=_text("group", arguments["group"], settings.group),
+        job_type=_text("job_type", arguments["job_type"], settings.job_type),
+        rank=rank or 0,
+        allow_val_change=hasattr(sys, "ps1") if allow is None else bool(allow),
+        quiet=settings.quiet,
+    )
+    return spec, config
+
+
+def _named(what: str, given: object, default: str) -> str:
+    return default if given is None else check_name(what, given)
+
+
+def _text(what: str, given: object, default: str | None) -> str | None:
+    if given is None:
+        return default
+    if not isinstance(given, str):
+        raise TypeError(f"{what} must be a str, not {type(given).__qualname__}")
+    return given
+
+
+session = Session()

@@ -1,0 +1,109 @@
+"""The summary of a live run: last values, and what was set by hand."""
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from flightlog._values import plain, plain_text
+
+__all__ = ("REMOVED", "Summary", "put_value")
+
+REMOVED = object()  # Stands for a value that was deleted.
+
+Path = list[str]
+_Record = Callable[[list[tuple[Path, Any]], list[Path]], None]
+
+
+class Summary(MutableMapping[str, Any]):
+    """Item and attribute access; a value that is a dict is a part of the summary.
+
+    Shows last values and what was set. The aggregates of `define_metric` are made by
+    the daemon and seen through `Api`.
+    """
+
+    def __init__(
+        self,
+        latest: Callable[[], dict[str, Any]],
+        record: _Record,
+        path: tuple[str, ...] = (),
+    ) -> None:
+        object.__setattr__(self, "_latest", latest)
+        object.__setattr__(self, "_record", record)
+        object.__setattr__(self, "_path", path)
+
+    def update(self, values: Mapping[str, Any] | None = None, **more: Any) -> None:  # type: ignore[override]  # W&B's.
+        """Set several values.
+
+        Raises:
+            TypeError: A key is no str or a value cannot be stored.
+        """
+        given = {**(values or {}), **more}
+        wrong = [key for key in given if not isinstance(key, str)]
+        if wrong:
+            raise TypeError(f"summary keys must be str; {wrong[0]!r} is not")
+        changes = [
+            ([*self._path, plain_text(key.strip())], plain(key, given[key]))
+            for key in given
+        ]
+        if changes:
+            self._record(changes, [])
+
+    def as_dict(self) -> dict[str, Any]:
+        return self._here()
+
+    def _here(self) -> dict[str, Any]:
+        values: Any = self._latest()
+        for key in self._path:
+            values = values.get(key, {}) if isinstance(values, dict) else {}
+        return values if isinstance(values, dict) else {}
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._here()[key]
+        if isinstance(value, dict):
+            return Summary(self._latest, self._record, (*self._path, key))
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self._here():
+            raise KeyError(key)
+        self._record([], [[*self._path, key]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._here())
+
+    def __len__(self) -> int:
+        return len(self._here())
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__") or key not in self._here():
+            raise AttributeError(f"summary has no key {key!r}")
+        return self[key]
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def __repr__(self) -> str:
+        return repr(self._here())
+
+
+def put_value(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set, merge or remove what is at `path` in nested dicts."""
+    *folders, last = path
+    for folder in folders:
+        inner = values.get(folder)
+        if not isinstance(inner, dict):
+            if value is REMOVED:
+                return
+            inner = values[folder] = {}
+        values = inner
+    if value is REMOVED:
+        values.pop(last, None)
+    elif isinstance(value, dict) and value.get("_type") == "int":
+        values[last] = int(value["value"])
+    elif isinstance(value, dict) and value and "_type" not in value:
+        for key, item in value.items():
+            put_value(values, (*path[-1:], key), item)
+    else:
+        values[last] = value

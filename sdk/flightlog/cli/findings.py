@@ -1,0 +1,39 @@
+"""What a check of a home found: problems, and notes that are no damage."""
+
+from dataclasses import dataclass, field
+
+from flightlog.cli.output import plain
+
+__all__ = ("REPLAY", "Findings", "Problem", "listed")
+
+REPLAY = "flightlog replay makes it anew from the log"
+ITEMS_MAX = 20  # In one note.
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something damaged, and its cost: `run` and the counts are None if not known."""
+
+    where: str
+    what: str
+    run: str | None = None
+    events: int | None = None
+    points: int | None = None
+    cure: str | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was checked and found. Notes are worth a look and no damage."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def listed(what: str, items: list[str]) -> str:
+    """Return a line that names some of the items, and how many more there are."""
+    shown = [plain(item) for item in items[:ITEMS_MAX]]
+    left = len(items) - len(shown)
+    more = [f"… and {left:,} more"] if left else []
+    return f"{what}: " + "; ".join([*shown, *more])

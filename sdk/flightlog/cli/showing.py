@@ -1,0 +1,180 @@
+"""`flightlog show`: one run."""
+
+import time
+from collections.abc import Mapping
+from signal import Signals
+from typing import Any
+
+from flightlog._runs import reading
+from flightlog.api import Api
+from flightlog.cli.output import age, emit, emit_json, flat, iso, plain, shown, talk
+from flightlog.errors import BadArgumentError, NotFoundError
+from flightlog_storage.database import Database, MissingEvents
+from flightlog_storage.errors import HomeUnusable
+from flightlog_storage.event import WriterId
+from flightlog_storage.home import Home
+from flightlog_storage.names import default_name
+from flightlog_storage.reader import HomeReader
+from flightlog_storage.runstate import RunState, WriterState
+
+__all__ = ("show_run",)
+
+KEYS_MAX = 50  # Of config and of summary each.
+WRITERS_MAX = 16
+
+
+def show_run(home: Home, name: str, *, is_all: bool, as_json: bool) -> None:
+    """Print what is known of the run called `name`."""
+    state = _find(home, name)
+    gaps = _gaps(home, state.number)
+    if as_json:
+        emit_json("flightlog.run/1", _data(state, gaps))
+        return
+    lines = _facts(state)
+    limit = None if is_all else KEYS_MAX
+    lines += _section("config", state.config, limit)
+    lines += _section("summary", state.summary, limit)
+    lines += _writers(state, None if is_all else WRITERS_MAX)
+    lines += ["", "lost"] if gaps else []
+    lines += [f"  {_gap_text(gap)}" for gap in gaps[:limit]]
+    emit("\n".join(lines))
+    if state.lost_count:
+        talk(f"{state.lost_count} events of this run are lost")
+
+
+def _find(home: Home, name: str) -> RunState:
+    """Return the run with this path, or the only one with this id or name."""
+    try:
+        return Api(home=home.root).run(name).load()
+    except NotFoundError:
+        if "/" in name:
+            raise
+    reader = HomeReader(home)
+    found = [
+        (row.entity, row.project, row.id)
+        for row in reading(reader.runs)
+        if name in (row.id, row.name or default_name(row.id))
+    ]
+    if len(found) > 1:
+        paths = ", ".join("/".join(key) for key in found[:10])
+        raise BadArgumentError(f"{name} may be any of {paths}")
+    state = reading(lambda: reader.state(found[0])) if found else None
+    if state is None:
+        raise NotFoundError(f"there is no run {name} in {home.root}; see flightlog ls")
+    return state
+
+
+def _gaps(home: Home, number: int) -> list[MissingEvents]:
+    """Return what the log lacks of a run, as far as the materializer has come."""
+    try:
+        with Database.open_reader(home.state) as database:
+            return [gap for gap in database.gaps() if gap.run == number]
+    except HomeUnusable:
+        return []
+
+
+def _facts(state: RunState) -> list[str]:
+    facts = {
+        "run": f"{state.entity}/{state.project}/{state.id}",
+        "name": state.name or default_name(state.id),
+        "state": _ending(state.state, state.exit_code, state.signal),
+        "started": iso(state.created_at),
+        "updated": f"{iso(state.updated_at)} ({age(state.updated_at, time.time())})",
+        "steps": f"{state.last_step + 1} in {state.row_count} rows",
+        "tags": ", ".join(state.tags),
+        "group": state.group,
+        "job type": state.job_type,
+        "notes": state.notes,
+        "lost events": state.lost_count or None,
+    }
+    return [f"{name:12} {shown(value)}" for name, value in facts.items() if value]
+
+
+def _ending(state: str, exit_code: int | None, signal: int | None) -> str:
+    if signal is not None:
+        return f"{state} (signal {_signal_name(signal)})"
+    if exit_code is not None:
+        return f"{state} (exit code {exit_code})"
+    return str(state)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number}, {Signals(number).name}"
+    except ValueError:
+        return str(number)
+
+
+def _section(title: str, values: Mapping[str, Any], limit: int | None) -> list[str]:
+    """Return lines for some values; what is left out is said."""
+    found = flat(values)
+    items = list(found.items())[:limit]
+    if not items:
+        return []
+    width = min(40, max(len(plain(key)) for key, _ in items))
+    lines = [f"  {plain(key):{width}}  {shown(value)}" for key, value in items]
+    left = len(found) - len(items)
+    if left:
+        lines.append(f"  … and {left:,} more: --all or --json show them")
+    return ["", title, *lines]
+
+
+def _writers(state: RunState, limit: int | None) -> list[str]:
+    writers = list(state.writers.items())
+    lines = [f"  {_writer_text(*writer)}" for writer in writers[:limit]]
+    left = len(writers) - len(lines)
+    if left:
+        lines.append(f"  … and {left:,} more: --all or --json show them")
+    return ["", "writers", *lines]
+
+
+def _writer_text(writer: WriterId, known: WriterState) -> str:
+    ending = _ending(known.status, known.exit_code, known.signal)
+    place = f"{plain(known.host)} pid {known.pid}"
+    events = (known.next_sequence or 1) - 1
+    return f"{writer.hex()}  rank {known.rank}  {place}  {events} events  {ending}"
+
+
+def _gap_text(gap: MissingEvents) -> str:
+    what = f"{gap.count} events from sequence {gap.first_sequence}"
+    return f"{what} of writer {gap.writer.hex()}: {plain(gap.why)}"
+
+
+def _data(state: RunState, gaps: list[MissingEvents]) -> dict[str, Any]:
+    same = (
+        "entity project id notes group job_type tags exit_code signal config summary"
+        " metadata last_step row_count lost_count"
+    )
+    return {
+        "path": f"{state.entity}/{state.project}/{state.id}",
+        "name": state.name or default_name(state.id),
+        "state": str(state.state),
+        "created_at": iso(state.created_at),
+        "updated_at": iso(state.updated_at),
+        **{name: getattr(state, name) for name in same.split()},
+        "writers": [_writer_data(*writer) for writer in state.writers.items()],
+        "gaps": [
+            {
+                "writer": gap.writer.hex(),
+                "first_sequence": gap.first_sequence,
+                "count": gap.count,
+                "why": gap.why,
+            }
+            for gap in gaps
+        ],
+    }
+
+
+def _writer_data(writer: WriterId, known: WriterState) -> dict[str, Any]:
+    return {
+        "writer": writer.hex(),
+        "rank": known.rank,
+        "status": str(known.status),
+        "forked": known.forked,
+        "host": known.host,
+        "pid": known.pid,
+        "exit_code": known.exit_code,
+        "signal": known.signal,
+        "events": (known.next_sequence or 1) - 1,
+        "started_at": iso(known.started_at),
+    }

@@ -1,0 +1,239 @@
+"""A home: where things live, who may touch them, and the lock of its one daemon."""
+
+import fcntl
+import os
+import stat
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from flightlog_storage.errors import HomeLocked, HomeUnusable
+from flightlog_storage.process import ProcessIdentity
+
+__all__ = (
+    "NETWORK_FILE_SYSTEMS",
+    "SOCKET_PATH_MAX",
+    "DaemonInfo",
+    "Home",
+    "HomeLock",
+    "choose_home",
+    "file_system_type",
+)
+
+SOCKET_PATH_MAX = 107  # Bytes; sun_path has 108 with its terminating zero.
+# fmt: off
+NETWORK_FILE_SYSTEMS = frozenset((
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph",
+    "afs", "pvfs2", "orangefs", "9p", "wekafs", "fuse.ceph", "fuse.sshfs",
+    "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
+))
+# fmt: on
+_FOLDERS = ("log", "histories", "spool", "quarantine")
+
+
+class DaemonInfo(msgspec.Struct, frozen=True):
+    """What a daemon says about itself in the lock file."""
+
+    process: ProcessIdentity
+    socket: str
+    version: str
+
+
+class Home(msgspec.Struct, frozen=True):
+    """A home's paths. Nothing here touches the disk but `create` and `daemon`."""
+
+    root: Path
+    runtime: Path | None = None  # The user's runtime folder, if there is one.
+    socket_override: Path | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state.db"
+
+    @property
+    def histories(self) -> Path:
+        return self.root / "histories"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "daemon.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        return self.root / "daemon.log"
+
+    @property
+    def socket(self) -> Path:
+        """Where this home's daemon listens unless it was handed another socket."""
+        if self.socket_override is not None:
+            return self.socket_override
+        if self.root == _default_root():
+            name = "daemon.sock"
+        else:
+            path = os.fsencode(self.root)
+            name = f"{zlib.crc32(path):08x}{zlib.adler32(path):08x}.sock"
+        if self.runtime is not None:
+            return self.runtime / "flightlog" / name
+        beside = self.root / "daemon.sock"
+        if len(os.fsencode(beside)) <= SOCKET_PATH_MAX:
+            return beside
+        return Path(f"/tmp/flightlog-{os.getuid()}") / name
+
+    def create(self) -> None:
+        """Make the home's folders, for their owner alone.
+
+        Raises:
+            HomeUnusable: They cannot be made or are not ours.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in _FOLDERS:
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            _check_private(self.root)
+        except OSError as error:
+            raise HomeUnusable(self.root, f"cannot be made: {error}") from error
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise HomeUnusable(self.root, "is not writable for you")
+
+    def create_socket_folder(self) -> Path:
+        """Make the socket's folder, for its owner alone, and return it.
+
+        Raises:
+            HomeUnusable: It is not ours, is a link, or the path is too long.
+        """
+        folder = self.socket.parent
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
+            raise HomeUnusable(
+                self.socket,
+                f"is too long for a socket (at most {SOCKET_PATH_MAX} bytes); "
+                "set FLIGHTLOG_SOCKET to a shorter path",
+            )
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.lstat(folder).st_uid != os.getuid():
+                raise HomeUnusable(folder, "belongs to somebody else")
+            _check_private(folder)
+        except OSError as error:
+            raise HomeUnusable(folder, f"cannot be made: {error}") from error
+        return folder
+
+    def daemon(self) -> DaemonInfo | None:
+        """Return what the last daemon of this home said of itself."""
+        try:
+            return msgspec.json.decode(self.lock.read_bytes(), type=DaemonInfo)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+
+class HomeLock:
+    """The right to serve a home; held until closed or the process dies."""
+
+    def __init__(self, home: Home) -> None:
+        """Take the lock at once.
+
+        Raises:
+            HomeLocked: Another daemon holds it.
+        """
+        self._fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise HomeLocked(home.root) from error
+
+    def write(self, info: DaemonInfo) -> None:
+        data = msgspec.json.encode(info)
+        os.pwrite(self._fd, data, 0)
+        os.ftruncate(self._fd, len(data))
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def choose_home(
+    explicit: str | os.PathLike[str] | None, environ: Mapping[str, str]
+) -> Home:
+    """Return the home to use: `explicit`, else FLIGHTLOG_HOME, else the user's own.
+
+    A default on a network file system is replaced with a folder on this machine; one
+    that was named explicitly is refused unless FLIGHTLOG_ALLOW_NETWORK_FS is 1.
+
+    Raises:
+        HomeUnusable: The home named is on a network file system.
+    """
+    runtime_name = environ.get("XDG_RUNTIME_DIR")
+    runtime = Path(runtime_name) if runtime_name else None
+    if runtime is not None and not _is_private(runtime):
+        runtime = None
+    socket_name = environ.get("FLIGHTLOG_SOCKET")
+    socket = Path(socket_name).absolute() if socket_name else None
+    named = explicit or environ.get("FLIGHTLOG_HOME")
+    root = Path(named).expanduser().absolute() if named else _default_root()
+    kind = file_system_type(root)
+    if kind in NETWORK_FILE_SYSTEMS:
+        if not named:
+            root = Path(f"/var/tmp/flightlog-{os.getuid()}")
+        elif environ.get("FLIGHTLOG_ALLOW_NETWORK_FS") != "1":
+            raise HomeUnusable(
+                root,
+                f"is on a network file system ({kind}), where a kill or a second "
+                "machine can damage it; name a folder on a local disk, or set "
+                "FLIGHTLOG_ALLOW_NETWORK_FS=1 to use it all the same",
+            )
+    return Home(root, runtime, socket)
+
+
+def file_system_type(path: Path) -> str:
+    """Return the type of the file system that holds `path` (or will), as mounted."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        device = os.stat(existing).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with open("/proc/self/mountinfo") as file:
+            for line in file:
+                fields = line.split()
+                if fields[2] == wanted:
+                    return fields[fields.index("-") + 1]
+    except (OSError, ValueError, IndexError):
+        pass  # No /proc: not Linux, nothing is known.
+    return ""
+
+
+def _default_root() -> Path:
+    import platformdirs  # Late: `import flightlog` has to be light.
+
+    return Path(platformdirs.user_data_path("flightlog", appauthor=False))
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _check_private(folder: Path) -> None:
+    status = os.stat(folder)
+    if status.st_uid != os.getuid():
+        raise HomeUnusable(
+            folder, f"belongs to uid {status.st_uid}, not to you ({os.getuid()})"
+        )
+    if status.st_mode & 0o077:
+        os.chmod(folder, 0o700)

@@ -1,0 +1,377 @@
+"""Appending to a spool: what `log()` does, and all that a loop waits for."""
+
+import mmap
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flightlog_storage.codec import packer
+from flightlog_storage.event import WriterId
+from flightlog_storage.frame import EVENT_SIZE_MAX
+from flightlog_storage.home import file_system_type
+from flightlog_storage.spool import (
+    CHUNK_HEADER,
+    CHUNK_HEADER_SIZE,
+    CHUNK_MAGIC,
+    CHUNK_VERSION,
+    SpoolOwner,
+    chunk_path,
+    hold_spool,
+    write_owner,
+)
+
+__all__ = ("CHUNK_SIZE", "Shape", "SpoolWriter")
+
+CHUNK_SIZE = 4 << 20
+# Here a successful fallocate means that a later store into the mapping cannot fail.
+_MAPPABLE = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs"))
+
+
+class Shape:
+    """A tuple of keys that rows of this chunk have, and the last such row."""
+
+    __slots__ = ("last", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.last: bytes = b""
+
+
+class _PlainBuffer:
+    """A chunk behind pwrite, where a mapping could kill the process on a full disk.
+
+    A store commits by itself: between two steps of its own a signal handler may log.
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._committed = CHUNK_HEADER_SIZE
+
+    def __setitem__(self, where: slice, data: bytes) -> None:
+        if where.stop > self._size:
+            raise IndexError("the chunk is full")
+        if where.stop - where.start != len(data):
+            raise ValueError("a signal handler has logged in between")
+        position = where.start
+        while data:
+            written = os.pwrite(self._fd, data, position)
+            position += written
+            data = data[written:]
+        self._commit(where.start, where.stop)
+
+    def _commit(self, start: int, end: int) -> None:
+        self._committed = max(self._committed, end)
+        committed = 0
+        try:
+            while committed != self._committed:  # A handler may have gone further.
+                committed = self._committed
+                os.pwrite(self._fd, committed.to_bytes(8, "little"), 0)
+        except OSError:
+            if self._committed == end:
+                self._committed = start
+            raise
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+class SpoolWriter:
+    """Appends events to a spool. The attributes are open for `Run.log`'s fast path.
+
+    Appending is: with the lock held, take `position` and set `pending` to the bytes,
+    store the bytes there, then store the new end in `committed`. A kill at any moment
+    leaves `committed` behind the last whole event. A signal handler that logs may
+    interrupt the thread that holds the lock; it finds `pending` set and completes
+    that append first (`help`), after which the interrupted one finds `pending`
+    changed and leaves everything as it is. A handler runs only where Python calls
+    something or loops: the lines between a look at the state and its change do not.
+    """
+
+    __slots__ = (
+        "_deferred",
+        "_folder",
+        "_is_rolling",
+        "_lock_fd",
+        "_mappable",
+        "_shape_count",
+        "_size",
+        "acquire",
+        "chunk",
+        "committed",
+        "data",
+        "idle",
+        "is_open",
+        "lock",
+        "pack",
+        "pending",
+        "position",
+        "release",
+        "shapes",
+        "wake",
+        "writer",
+    )
+
+    def __init__(
+        self, spool: Path, owner: SpoolOwner, wake: Callable[[], None]
+    ) -> None:
+        """Open a new spool in the folder `spool`.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        self.writer = WriterId(owner.writer)
+        self.shapes: dict[tuple[str, ...], Shape] = {}
+        self.is_open = True
+        self.pack: Callable[[object], bytes] = packer().pack
+        self.pending: bytes | None = None
+        self._shape_count = 0
+        self._is_rolling = False
+        self._deferred: list[Callable[[], object]] = []
+        self.idle = False
+        self.wake = wake
+        self.position = 0
+        self.new_lock()
+        self._mappable = file_system_type(spool) in _MAPPABLE
+        self._folder = spool / f".new-{owner.writer.hex()}"
+        self._folder.mkdir(mode=0o700)
+        self._lock_fd = hold_spool(self._folder)
+        write_owner(self._folder, owner)
+        self.chunk = 0
+        self.data: Any = None
+        self._open_chunk(first_sequence=1, need=0)
+        final = spool / owner.writer.hex()
+        self._folder.rename(final)
+        self._folder = final
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def new_lock(self) -> None:
+        self.lock = threading.RLock()
+        self.acquire = self.lock.acquire
+        self.release = self.lock.release
+
+    def orphan(self) -> None:
+        """Let go of it in a forked child, where it is not ours; the file stays.
+
+        The child was forked with the lock held by `acquire`. If it is held once more,
+        the fork is a signal handler's, inside an append that then ends in the child.
+        """
+        self.release()
+        if not self.lock._is_owned():  # type: ignore[attr-defined]  # As Condition asks.
+            self.new_lock()
+        self.pending = None
+        self.idle = False
+        self.seal()
+        self.close()
+
+    def put(self, event: bytes) -> None:
+        """Append one event; when this returns no kill can lose it.
+
+        Raises:
+            OSError: The disk is full or fails; nothing was appended.
+        """
+        with self.lock:
+            if not self._append(event, None):
+                self._deferred.append(lambda: self.put(event))
+        if self.idle:
+            self.wake()
+
+    def put_row(self, keys: tuple[str, ...], row: Callable[[int], bytes]) -> Shape:
+        """Append a row with these keys, with their definition where it is missing.
+
+        A chunk can be read without those before it: each defines its shapes anew.
+
+        Args:
+            keys: What the shape is found by.
+            row: Makes the row's bytes from the number of the shape.
+
+        Raises:
+            OSError: The disk is full or fails; nothing was appended.
+            ValueError: The keys are too long together.
+        """
+        with self.lock:
+            while True:
+                shapes = self.shapes
+                shape = shapes.get(keys)
+                definition = b""
+                if shape is None:
+                    number = self._shape_count
+                    self._shape_count = number + 1
+                    shape = Shape(number)
+                    definition = self.pack((number, keys))
+                    if len(definition) > EVENT_SIZE_MAX:
+                        raise ValueError(
+                            f"the names of the {len(keys):,} keys have "
+                            f"{len(definition):,} bytes; at most {EVENT_SIZE_MAX:,} "
+                            "can be stored in one row"
+                        )
+                event = row(shape.number)
+                # In one piece, and only if the chunk is still the one looked at.
+                if self._append(definition + event, shapes):
+                    shapes[keys] = shape
+                    break
+                if self._is_rolling:
+                    self._deferred.append(lambda: self.put_row(keys, row))
+                    break
+            shape.last = event
+        if self.idle:
+            self.wake()
+        return shape
+
+    def help(self) -> bool:
+        """Complete the append that this thread was interrupted in, if any.
+
+        Returns:
+            False if it cannot be: it has no room, and will see that when it goes on.
+
+        Raises:
+            OSError: The disk is full or fails.
+        """
+        event = self.pending
+        if event is None:
+            return True
+        size = len(event)
+        position = self.position
+        end = position + size
+        if end > self._size:
+            return False
+        if self.pending is event:
+            self.data[position:end] = event
+            if self.pending is event:
+                self.committed[0] = end
+                self.position = end
+                self.pending = None
+        return True
+
+    def roll(self, need: int) -> None:
+        """Go on in a new chunk that has room for `need` bytes.
+
+        What a signal handler logs meanwhile, and has no room here, waits for the end
+        of it: handlers that come faster than chunks are made would never let it end.
+        """
+        with self.lock:
+            self._is_rolling = True
+            try:
+                self._open_chunk(first_sequence=0, need=need)
+            finally:
+                self._is_rolling = False
+            while self._deferred:
+                append = self._deferred.pop(0)
+                try:
+                    append()
+                except OSError:
+                    self._deferred.insert(0, append)
+                    raise
+
+    def _append(
+        self, event: bytes, shapes: dict[tuple[str, ...], Shape] | None
+    ) -> bool:
+        """Append an event.
+
+        Returns:
+            False if the shapes are not `shapes` any more, or a chunk is being made by
+            what this thread was interrupted in.
+        """
+        size = len(event)
+        interrupted = None if self.help() else self.pending
+        self.pending = None
+        while self.position + size > self._size:
+            if self._is_rolling:
+                self.pending = interrupted
+                return False
+            self.roll(size)
+        if shapes is not None and self.shapes is not shapes:
+            self.pending = interrupted
+            return False
+        position = self.position  # From here to `pending` no handler can run.
+        end = position + size
+        self.pending = event
+        try:
+            self.data[position:end] = event
+        except OSError:
+            if self.pending is event:  # Else a handler has appended it.
+                self.pending = interrupted
+                raise
+        if self.pending is event:
+            self.committed[0] = end
+            self.position = end
+        self.pending = interrupted
+        return True
+
+    def seal(self, last: bytes = b"") -> None:
+        """Append the last event, if any, and take no more rows.
+
+        Raises:
+            OSError: The disk refuses the event; sealed it is all the same.
+        """
+        with self.lock:
+            self.is_open = False
+            self.shapes = {}
+            if last:
+                self.put(last)
+
+    def close(self) -> None:
+        """Give the spool up: whoever finds it may take it over."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def _open_chunk(self, first_sequence: int, need: int) -> None:
+        size = max(CHUNK_SIZE, CHUNK_HEADER_SIZE + need)
+        number = self.chunk + 1
+        shapes: dict[tuple[str, ...], Shape] = {}
+        new = self._folder / ".new-chunk"
+        fd = os.open(new, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        header = CHUNK_HEADER.pack(
+            CHUNK_HEADER_SIZE, CHUNK_MAGIC, CHUNK_VERSION, first_sequence, self.writer
+        )
+        try:
+            data, committed = self._buffer(
+                fd, size, header.ljust(CHUNK_HEADER_SIZE, b"\0")
+            )
+        except OSError:
+            os.close(fd)
+            raise
+        new.rename(chunk_path(self._folder, number))
+        # Kept until all is set: its end may run Python, and so a signal handler.
+        old = self.data
+        self.data = data
+        self.committed = committed
+        self._size = size
+        self.position = CHUNK_HEADER_SIZE
+        self.shapes = shapes
+        self._shape_count = 0
+        self.chunk = number
+        del old
+
+    def _buffer(self, fd: int, size: int, header: bytes) -> tuple[Any, Any]:
+        if self._mappable:
+            try:
+                _allocate(fd, size)
+                mapping = mmap.mmap(fd, size)
+            except OSError:
+                os.ftruncate(fd, 0)  # No space for a whole chunk: take what there is.
+            else:
+                mapping[:CHUNK_HEADER_SIZE] = header
+                os.close(fd)
+                return mapping, memoryview(mapping)[:8].cast("Q")
+        os.pwrite(fd, header, 0)
+        return _PlainBuffer(fd, size), [0]
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Have the file system set `size` bytes aside, undisturbed by any timer.
+
+    An interrupted fallocate starts anew: with a fast timer it would never end.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        os.posix_fallocate(fd, 0, size)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

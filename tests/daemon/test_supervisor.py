@@ -1,0 +1,124 @@
+import os
+import select
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio import to_thread
+from tests.system.harness import wait_until
+
+from flightlog_storage.home import Home
+from flightlog_storage.logreader import LogPosition
+from flightlogd import supervisor as module
+from flightlogd.supervisor import Supervisor
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.create()
+    return home
+
+
+@asynccontextmanager
+async def running(supervisor: Supervisor) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as services:
+        services.start_soon(supervisor.run)
+        try:
+            yield
+        finally:
+            services.cancel_scope.cancel()
+            supervisor.stop()
+
+
+async def pid_of(supervisor: Supervisor, other_than: int | None = None) -> int:
+    def found() -> bool:
+        return supervisor.pid not in (None, other_than)
+
+    await to_thread.run_sync(wait_until, found)
+    assert supervisor.pid is not None
+    return supervisor.pid
+
+
+@pytest.mark.anyio
+async def test_one_that_was_killed_is_restarted(home: Home) -> None:
+    supervisor = Supervisor(home.root)
+    async with running(supervisor):
+        first = await pid_of(supervisor)
+        os.kill(first, signal.SIGKILL)
+
+        second = await pid_of(supervisor, other_than=first)
+
+        assert supervisor.restarts == 1
+        assert second != first
+
+
+@pytest.mark.anyio
+async def test_restarts_become_rarer(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    real = anyio.sleep
+
+    async def note(pause_s: float) -> None:
+        pauses.append(pause_s)
+        await real(0)
+
+    supervisor = Supervisor(home.root)
+    async with running(supervisor):
+        pid = await pid_of(supervisor)
+        with monkeypatch.context() as patches:
+            patches.setattr(anyio, "sleep", note)
+            for _ in range(9):
+                os.kill(pid, signal.SIGKILL)
+                pid = await pid_of(supervisor, other_than=pid)
+
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert max(pauses) == module.BACKOFF_MAX_S
+
+
+@pytest.mark.anyio
+async def test_stopped_in_order_it_ends_by_itself(home: Home) -> None:
+    supervisor = Supervisor(home.root)
+    async with running(supervisor):
+        await pid_of(supervisor)
+        process = supervisor._process
+        assert process is not None
+
+    assert process.returncode == 0
+
+
+def test_what_finds_the_pipe_full_is_told_later(home: Home) -> None:
+    supervisor = Supervisor(home.root)
+    read_fd, supervisor._wake_fd = os.pipe()
+    os.set_blocking(supervisor._wake_fd, False)
+    for position in range(5000):
+        supervisor.tell(LogPosition(0, position))
+    os.read(read_fd, 1 << 20)
+
+    supervisor.tell(LogPosition(0, 4999))
+
+    ready, _, _ = select.select([read_fd], [], [], 0)
+    assert ready, "the last position was dropped and is told now"
+    assert module.WAKE.unpack(os.read(read_fd, 1 << 20)) == (0, 4999)
+    supervisor.tell(LogPosition(0, 4999))
+    assert select.select([read_fd], [], [], 0)[0] == [], "and once is enough"
+    os.close(read_fd)
+    supervisor.stop()
+
+
+def test_told_before_anybody_listens_nothing_happens(home: Home) -> None:
+    supervisor = Supervisor(home.root)
+
+    supervisor.tell(LogPosition(0, 1))
+    supervisor.stop()
+
+    assert supervisor.pid is None

@@ -1,0 +1,153 @@
+"""What the SDK's tests share: homes with real daemons, and real programs."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import flightlog
+from flightlog.api import Run
+
+ROOT = Path(__file__).parent.parent.parent
+WAIT_TIMEOUT_S = 20.0
+SEEN_WITHIN_S = 5.0  # How soon the end of a process must be known.
+POLL_INTERVAL_S = 0.02
+PREFIXES = ("FLIGHTLOG_", "RANK", "SLURM_", "OMPI_", "PMI_", "PBS_", "LSB_", "MASTER_")
+
+
+def clean_environment() -> dict[str, str]:
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith((*PREFIXES, "TORCHELASTIC_", "XDG_RUNTIME"))
+    }
+    paths = [str(ROOT / part) for part in ("sdk", "storage", "daemon")]
+    return {
+        **found,
+        "FLIGHTLOG_QUIET": "1",
+        "FLIGHTLOG_ENTITY": "someone",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+
+
+class Lab:
+    """A home, and programs that log into it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environ = {**clean_environment(), "FLIGHTLOG_HOME": str(home)}
+
+    def start(self, code: str, **environ: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={**self.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def execute(self, code: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+        """Run a program to its end, whatever that is."""
+        process = self.start(code, **environ)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess("", process.returncode, out, err)
+
+    def run_script(self, code: str, **environ: str) -> str:
+        """Run a program that must end well; return what it printed."""
+        done = self.execute(code, **environ)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def wait_unreaped(self, process: "subprocess.Popen[str]") -> None:
+        """Wait for a program's end and leave its exit status to be seen by others."""
+        wait_until(
+            lambda: (
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                is not None
+            )
+        )
+
+    def find(self, run: str, project: str = "uncategorized") -> Run:
+        return flightlog.Api(home=self.home).run(f"someone/{project}/{run}")
+
+    def ended(self, run: str, timeout_s: float = WAIT_TIMEOUT_S) -> Run:
+        """Return a run once nobody writes it any more."""
+        found: list[Run] = []
+
+        def has_ended() -> bool:
+            try:
+                found[:] = [self.find(run)]
+            except flightlog.NotFoundError:
+                return False
+            return found[0].state not in ("running", "preempting", "pending")
+
+        wait_until(has_ended, timeout_s)
+        return found[0]
+
+    def stop(self) -> None:
+        subprocess.run(
+            [sys.executable, "-m", "flightlogd", "stop", "--home", str(self.home)],
+            env=self.environ,
+            check=False,
+            capture_output=True,
+            timeout=60,
+        )
+
+
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float = WAIT_TIMEOUT_S
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(POLL_INTERVAL_S)
+
+
+def rows_of(run: Run, *keys: str) -> list[tuple[object, ...]]:
+    """Return (step, value, …) of the rows that have all of the keys."""
+    return [
+        tuple(row[key] for key in ("_step", *keys))
+        for row in run.scan_history(keys=list(keys))
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith((*PREFIXES, "TORCHELASTIC_", "XDG_RUNTIME")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FLIGHTLOG_QUIET", "1")
+    monkeypatch.setenv("FLIGHTLOG_ENTITY", "someone")
+    yield
+    flightlog.finish()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A home and its daemon that the tests of a module share."""
+    made = Lab(tmp_path_factory.mktemp("lab") / "home")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def home(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The lab's home, as this process's own."""
+    monkeypatch.setenv("FLIGHTLOG_HOME", str(lab.home))
+    return lab.home
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path) -> Iterator[Lab]:
+    """A home of this test alone."""
+    made = Lab(tmp_path / "home")
+    yield made
+    made.stop()

@@ -1,0 +1,220 @@
+"""What a user may get wrong, and what the machine may."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.sdk.conftest import Lab, rows_of
+
+import flightlog
+
+LONG = "x" * 129
+# Arguments of init, the error, and a word of its text.
+INIT: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"id": ""}, flightlog.UsageError, "empty"),
+    ({"id": " a"}, flightlog.UsageError, "blanks"),
+    ({"id": "a/b"}, flightlog.UsageError, "must not contain '/'"),
+    ({"id": "a\nb"}, flightlog.UsageError, "must not contain"),
+    ({"id": ".."}, flightlog.UsageError, "dotted"),
+    ({"id": LONG}, flightlog.UsageError, "129 characters; at most 128"),
+    ({"id": 5}, TypeError, "id must be a str, not int"),
+    ({"id": "\ud800"}, flightlog.UsageError, "not valid Unicode"),
+    ({"project": ""}, flightlog.UsageError, "project '' is empty"),
+    ({"project": "a//b"}, flightlog.UsageError, "empty or dotted part"),
+    ({"project": "../b"}, flightlog.UsageError, "empty or dotted part"),
+    ({"project": "a:b"}, flightlog.UsageError, "must not contain ':'"),
+    ({"project": LONG}, flightlog.UsageError, "129 characters"),
+    ({"project": b"x"}, TypeError, "project must be a str"),
+    ({"project": "a", "path": "b"}, flightlog.UsageError, "another word"),
+    ({"entity": "a/b"}, flightlog.UsageError, "entity"),
+    ({"name": 5}, TypeError, "name must be a str"),
+    ({"notes": []}, TypeError, "notes must be a str"),
+    ({"tags": "abc"}, TypeError, "tags must be a list"),
+    ({"tags": [1]}, TypeError, "tags must be a list of str"),
+    ({"tags": [""]}, flightlog.UsageError, "1 to 64"),
+    ({"tags": ["x" * 65]}, flightlog.UsageError, "1 to 64"),
+    ({"config": 5}, TypeError, "config must be a dict"),
+    ({"config": {1: 2}}, TypeError, "config keys must be str"),
+    ({"config": {"a": Ellipsis}}, TypeError, "'a'"),
+    ({"rank": "1"}, TypeError, "rank must be an int"),
+    ({"rank": True}, TypeError, "rank must be an int"),
+    ({"rank": -1}, ValueError, "rank must be from 0"),
+    ({"mode": "fast"}, flightlog.UsageError, "mode 'fast'"),
+    ({"resume": "maybe"}, flightlog.UsageError, "resume 'maybe'"),
+    ({"reinit": "maybe"}, flightlog.UsageError, "reinit 'maybe'"),
+    ({"home": "/proc/nothing"}, flightlog.UsageError, "choose another"),
+    ({"home": "/dev/null"}, flightlog.UsageError, "choose another"),
+    ({"home": 5}, TypeError, ""),
+]
+LOG: list[tuple[tuple[Any, ...], type[Exception], str]] = [
+    ((5,), TypeError, "must be passed a dictionary, not int"),
+    ((None,), TypeError, "must be passed a dictionary"),
+    ((["loss"],), TypeError, "must be passed a dictionary"),
+    (({"loss"},), TypeError, "must be passed a dictionary"),
+    (("loss",), TypeError, "must be passed a dictionary"),
+    (({1: 2},), TypeError, "must be str; 1 is not"),
+    (({None: 2},), TypeError, "must be str; None is not"),
+    (({("loss",): 2},), TypeError, "must be str"),
+    (({"x" * 1025: 2},), ValueError, "longer than 1024 bytes"),
+    (({"loss": 1}, -1), ValueError, "from 0 to"),
+    (({"loss": 1}, 2**63), ValueError, "from 0 to"),
+    (({"loss": 1}, 1.5), TypeError, "step must be an int, not 1.5"),
+    (({"loss": 1}, "1"), TypeError, "step must be an int, not '1'"),
+    (({"loss": 1}, float("nan")), TypeError, "step must be an int"),
+    (({"loss": Ellipsis},), TypeError, "'loss' has type ellipsis"),
+]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("arguments", "error", "text"), INIT, ids=repr)
+def test_wrong_arguments_of_init_are_told(
+    arguments: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as caught:
+        flightlog.init(**arguments)
+
+    assert text in str(caught.value)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(("arguments", "error", "text"), LOG, ids=repr)
+def test_wrong_arguments_of_log_are_told_and_harm_nothing(
+    arguments: tuple[Any, ...], error: type[Exception], text: str
+) -> None:
+    run = flightlog.init(id="wrong-rows")
+    run.log({"loss": 1})
+    step = run.step
+
+    with pytest.raises(error) as caught:
+        run.log(*arguments)
+
+    assert text in str(caught.value)
+    assert (run.step, run.summary.as_dict()) == (step, {"loss": 1})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("FLIGHTLOG_MODE", "fast"), ("RANK", "one"), ("FLIGHTLOG_RESUME", "maybe")],
+)
+def test_wrong_variables_are_told(lab: Lab, variable: str, value: str) -> None:
+    done = lab.execute("import flightlog; flightlog.init()", **{variable: value})
+
+    assert done.returncode == 1
+    assert value in done.stderr
+
+
+def test_home_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root to be two users")
+    tmp_path.chmod(0o755)
+    for folder in list(tmp_path.parents)[:-2]:  # Up to, not including, /tmp.
+        folder.chmod(0o755)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import flightlog, os; os.setuid(65534);"
+            f"flightlog.init(home={str(tmp_path / 'home')!r})",
+        ],
+        env={**Lab(tmp_path).environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert "UsageError: home" in done.stderr
+    assert "choose another" in done.stderr
+
+
+LOGS = """
+import flightlog
+run = flightlog.init(id="run")
+run.log({"a": 1})
+print(run.flush(10))
+"""
+
+
+def test_home_with_a_long_path_works(tmp_path: Path) -> None:
+    long_lab = Lab(tmp_path / ("x" * 120) / "home")
+
+    told = long_lab.run_script(LOGS)
+    long_lab.stop()
+
+    assert told == "True"
+    assert rows_of(long_lab.find("run"), "a") == [(0, 1)]
+
+
+def test_foreign_runtime_folder_is_not_used(own_lab: Lab, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root to give a folder away")
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    os.chown(runtime, 65534, 65534)
+
+    told = own_lab.run_script(LOGS, XDG_RUNTIME_DIR=str(runtime))
+
+    assert told == "True"
+    assert list(runtime.iterdir()) == []
+
+
+FILLS = """
+import flightlog, resource, sys
+run = flightlog.init(id="full")
+for n in range(100): run.log({"n": n, "text": "x" * 1000})
+run.flush(10)
+%s
+for n in range(100, 30_000): run.log({"n": n, "text": "x" * 1000})
+%s
+for n in range(30_000, 30_100): run.log({"n": n, "text": "x" * 1000})
+assert run.flush(20)
+"""
+
+
+def check_dropped(lab: Lab, done: "subprocess.CompletedProcess[str]") -> None:
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("rows are being dropped and counted") == 1
+    read = lab.ended("full")
+    found = [n for _, n in rows_of(read, "n")]
+    assert found[:100] == list(range(100))
+    assert found[-100:] == list(range(30_000, 30_100))
+    assert read.lost_count > 0
+    assert len(found) + read.lost_count == 30_100
+
+
+def test_file_size_limit_costs_rows_that_are_counted(own_lab: Lab) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (%s, resource.RLIM_INFINITY))"
+
+    done = own_lab.execute(
+        FILLS % (limit % (1 << 20), limit % "resource.RLIM_INFINITY")
+    )
+
+    check_dropped(own_lab, done)
+
+
+def test_full_disk_costs_rows_that_are_counted(own_lab: Lab) -> None:
+    spool = own_lab.home / "spool"
+    spool.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=10m,mode=700", "tmpfs", str(spool)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    blob = str(spool / ".fill")
+    fill = (
+        f"import os; fd = os.open({blob!r}, os.O_CREAT | os.O_WRONLY)\n"
+        "os.posix_fallocate(fd, 0, 5 << 20); os.close(fd)"
+    )
+    try:
+        done = own_lab.execute(FILLS % (fill, f"os.unlink({blob!r})"))
+        assert done.returncode == 0, done.stderr
+        read = own_lab.ended("full")
+        found = [n for _, n in rows_of(read, "n")]
+        own_lab.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(spool)], check=True)
+
+    assert found[:100] == list(range(100))
+    assert found[-100:] == list(range(30_000, 30_100))
+    assert len(found) + read.lost_count == 30_100

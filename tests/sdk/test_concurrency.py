@@ -1,0 +1,359 @@
+"""Threads, signals, forks and event loops that log."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+from tests.sdk.conftest import Lab, rows_of, wait_until
+
+import flightlog
+
+
+@pytest.mark.usefixtures("home")
+def test_threads_lose_nothing(lab: Lab) -> None:
+    run = flightlog.init()
+
+    def work(worker: int) -> None:
+        for n in range(500):
+            run.log({"n": worker * 1000 + n, f"worker/{worker}": n})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run.finish()
+
+    read = lab.ended(run.id)
+    found = rows_of(read, "n")
+    assert [step for step, _ in found] == list(range(16_000))
+    assert sorted(n for _, n in found) == [  # type: ignore[type-var]
+        worker * 1000 + n for worker in range(32) for n in range(500)
+    ]
+    assert [n for _, n in rows_of(read, "worker/7")] == list(range(500))
+
+
+@pytest.mark.parametrize("kind", ["mapped", "plain"])
+def test_signal_handlers_may_log_inside_log(lab: Lab, kind: str) -> None:
+    id = f"signals-{kind}"
+    told = lab.run_script(
+        f"""
+        import itertools, signal
+        import flightlog, flightlog_storage.spool_writer as spool
+        if {kind == "plain"}:
+            spool._MAPPABLE = frozenset()
+        run = flightlog.init(id={id!r})
+        counter = itertools.count()
+
+        def handle(number, frame):
+            n = next(counter)  # Handlers may be interrupted by handlers.
+            run.log({{"handler": n, f"also/{{n % 50}}": 1}})
+
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for n in range(60_000):
+            row = {{"n": n, "text": "x" * 100}}
+            if n % 100 == 0:
+                row[f"new/{{n}}"] = 1
+            run.log(row)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(next(counter))
+        """
+    )
+
+    read = lab.ended(id)
+    in_loop, in_handler = rows_of(read, "n"), rows_of(read, "handler")
+    assert [n for _, n in in_loop] == list(range(60_000))
+    assert sorted(n for _, n in in_handler) == list(range(int(told)))  # type: ignore[type-var]
+    steps = sorted(step for step, _ in in_loop + in_handler)  # type: ignore[type-var]
+    assert steps == list(range(60_000 + int(told)))
+    assert int(told) > 20
+
+
+def test_finalizers_may_log(lab: Lab) -> None:
+    lab.run_script(
+        """
+        import flightlog, gc
+        gc.set_threshold(20)
+        run = flightlog.init(id="finalizers")
+
+        class Node:
+            def __init__(self, n):
+                self.n, self.me = n, self
+            def __del__(self):
+                run.log({"freed": self.n})
+
+        for n in range(3000):
+            Node(n)
+            run.log({"n": n, "more": [{"a": {"b": n}}]})
+        gc.collect()
+        """
+    )
+
+    read = lab.ended("finalizers")
+
+    assert [n for _, n in rows_of(read, "n")] == list(range(3000))
+    assert sorted(n for _, n in rows_of(read, "freed")) == list(range(3000))  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("from_thread", [False, True], ids=["main", "thread"])
+def test_forked_child_logs_by_itself(lab: Lab, from_thread: bool) -> None:
+    id = f"fork-{from_thread}"
+    lab.run_script(
+        f"""
+        import flightlog, os, sys, threading
+        run = flightlog.init(id={id!r})
+        run.log({{"parent": 0}})
+
+        def fork():
+            child = os.fork()
+            if not child:
+                for n in range(100): run.log({{"child": n}}, step=n)
+                run.finish()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+
+        if {from_thread}:
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+        else:
+            fork()
+        for n in range(1, 100): run.log({{"parent": n}})
+        """
+    )
+
+    read = lab.ended(id)
+
+    assert rows_of(read, "parent") == [(n, n) for n in range(100)]
+    assert rows_of(read, "child") == [(n, n) for n in range(100)]
+    assert read.state == "finished"
+
+
+def test_child_that_ends_leaves_the_run_to_its_parent(lab: Lab) -> None:
+    process = lab.start(
+        """
+        import flightlog, os, signal, sys
+        run = flightlog.init(id="left")
+        for end in (lambda: sys.exit(3), lambda: os._exit(3), lambda: None):
+            child = os.fork()
+            if not child:
+                try: end()
+                finally: os._exit(3)
+            os.waitpid(child, 0)
+        run.log({"a": 1})
+        assert run.flush(20)
+        print("ready", flush=True)
+        signal.pause()
+        """
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    state = lab.find("left").state
+    process.kill()
+    process.communicate()
+
+    assert state == "running"
+    assert lab.ended("left").state == "crashed"
+
+
+def test_signal_handler_may_fork_inside_log(lab: Lab) -> None:
+    lab.run_script(
+        """
+        import flightlog, os, signal
+        run = flightlog.init(id="fork-in-handler")
+        main = os.getpid()
+
+        def handle(number, frame):
+            if not os.fork():
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                run.log({"child": 1})
+                if os.getpid() != main:
+                    os._exit(0)
+
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.02)
+        for n in range(100_000): run.log({"n": n})
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        """
+    )
+
+    read = lab.ended("fork-in-handler")
+
+    assert [n for _, n in rows_of(read, "n")] == list(range(100_000))
+
+
+def test_many_forks_under_load(lab: Lab) -> None:
+    lab.run_script(
+        """
+        import flightlog, os, threading
+        run = flightlog.init(id="forks")
+        is_over = threading.Event()
+        counts = [0, 0]
+
+        def work(worker):
+            while not is_over.is_set():
+                run.log({f"n{worker}": counts[worker]})
+                counts[worker] += 1
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+        for thread in threads: thread.start()
+        for n in range(200):
+            child = os.fork()
+            if not child:
+                if n % 20 == 0:
+                    run.log({"child": n}, step=n)
+                    run.finish()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        is_over.set()
+        for thread in threads: thread.join()
+        run.summary["counts"] = counts
+        """
+    )
+
+    read = lab.ended("forks", timeout_s=40)
+
+    counts = read.summary["counts"]
+    for worker in range(2):
+        found = [n for _, n in rows_of(read, f"n{worker}")]
+        assert found == list(range(counts[worker]))
+    assert [n for _, n in rows_of(read, "child")] == list(range(0, 200, 20))
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_pickled_run_is_joined(lab: Lab, tmp_path: object, method: str) -> None:
+    id = f"pickled-{method}"
+    script = os.path.join(str(tmp_path), "program.py")
+    with open(script, "w") as file:
+        file.write(
+            "import multiprocessing, flightlog\n"
+            "def work(run, worker):\n"
+            "    for n in range(50): run.log({f'worker/{worker}': n}, step=n)\n"
+            "if __name__ == '__main__':\n"
+            f"    context = multiprocessing.get_context({method!r})\n"
+            f"    run = flightlog.init(id={id!r})\n"
+            "    workers = [context.Process(target=work, args=(run, n))"
+            " for n in range(2)]\n"
+            "    for worker in workers: worker.start()\n"
+            "    for worker in workers: worker.join()\n"
+            "    assert [worker.exitcode for worker in workers] == [0, 0]\n"
+            "    run.log({'parent': 1})\n"
+        )
+
+    lab.run_script(
+        f"import runpy; runpy.run_path({script!r}, run_name='__main__')"
+        if method == "fork"
+        else f"import os, sys; os.execv(sys.executable, [sys.executable, {script!r}])"
+    )
+
+    read = lab.ended(id)
+    assert read.state == "finished"
+    for worker in range(2):
+        assert rows_of(read, f"worker/{worker}") == [(n, n) for n in range(50)]
+    assert len(rows_of(read, "parent")) == 1
+
+
+def test_workers_that_never_log_leave_no_trace(lab: Lab) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    lab.run_script(
+        """
+        import flightlog, torch
+        from torch.utils.data import DataLoader, TensorDataset
+        run = flightlog.init(id="loader")
+        data = TensorDataset(torch.arange(64.0))
+        for (batch,) in DataLoader(data, batch_size=8, num_workers=2):
+            run.log({"mean": batch.mean(), "grad": batch.requires_grad_().sum()})
+        """
+    )
+
+    read = lab.ended("loader")
+
+    assert (len(rows_of(read, "mean")), len(read.load().writers)) == (8, 1)
+
+
+def test_pool_workers_that_never_log_leave_no_trace(lab: Lab) -> None:
+    lab.run_script(
+        """
+        import flightlog, multiprocessing
+        run = flightlog.init(id="pool")
+        with multiprocessing.get_context("fork").Pool(4) as pool:
+            for n in pool.imap(abs, range(100)): run.log({"n": n})
+        """
+    )
+
+    read = lab.ended("pool")
+
+    assert rows_of(read, "n") == [(n, n) for n in range(100)]
+    assert len(read.load().writers) == 1
+
+
+def test_event_loops_are_left_alone(lab: Lab) -> None:
+    lab.run_script(
+        """
+        import asyncio, flightlog
+
+        async def work(worker):
+            for n in range(100):
+                flightlog.log({f"worker/{worker}": n}, step=n)
+                await asyncio.sleep(0)
+
+        async def main():
+            with flightlog.init(id="loop") as run:
+                await asyncio.gather(*map(work, range(4)))
+                assert len(asyncio.all_tasks()) == 1
+
+        asyncio.run(main(), debug=True)
+        """
+    )
+
+    read = lab.ended("loop")
+
+    assert read.state == "finished"
+    for worker in range(4):
+        assert rows_of(read, f"worker/{worker}") == [(n, n) for n in range(100)]
+
+
+# --- several processes in one run ---
+
+RANK = """
+import flightlog, os, sys
+run = flightlog.init(shared=True, config={{"lr": 1}})
+for n in range(100): run.log({{"n": n * (run.rank + 1)}}, step=n)
+print(run.id, run.rank)
+sys.exit({code})
+"""
+LAUNCHERS = {
+    "slurm": ("SLURM_PROCID", {"SLURM_JOB_ID": "77"}),
+    "torchrun": ("RANK", {"TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": "29500"}),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ranks_meet_in_one_run(lab: Lab, launcher: str) -> None:
+    variable, environ = LAUNCHERS[launcher]
+    ranks = [
+        lab.start(
+            RANK.format(code=3 if rank == 2 else 0), **environ, **{variable: str(rank)}
+        )
+        for rank in range(4)
+    ]
+    told = [rank.communicate(timeout=60)[0].split() for rank in ranks]
+    id = told[0][0]
+
+    assert told == [[id, str(rank)] for rank in range(4)]
+    wait_until(lambda: len(lab.find(id).load(force=True).writers) == 4)
+    read = lab.ended(id)
+    assert (read.state, read.exit_code) == ("failed", 3)
+    rows = list(read.scan_history())
+    assert sorted((row["_rank"], row["_step"], row["n"]) for row in rows) == [
+        (rank, n, n * (rank + 1)) for rank in range(4) for n in range(100)
+    ]
+
+
+@pytest.mark.usefixtures("home")
+def test_shared_without_a_launcher_is_refused() -> None:
+    with pytest.raises(flightlog.UsageError, match="SLURM_JOB_ID"):
+        flightlog.init(shared=True)

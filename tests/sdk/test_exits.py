@@ -1,0 +1,128 @@
+"""How programs end, and what is known of it afterwards."""
+
+import pytest
+from tests.sdk.conftest import SEEN_WITHIN_S, Lab, rows_of, wait_until
+
+LOGS = """
+import ctypes, os, signal, sys
+import flightlog
+run = flightlog.init(id={id!r})
+for n in range(500): run.log({{"n": n}})
+{end}
+"""
+ABORT = "signal.signal(signal.SIGABRT, signal.SIG_DFL); os.abort()"
+# What ends the program, and the run's state, exit code and signal.
+EXITS = {
+    "return": ("", "finished", 0, None),
+    "finish": ("run.finish()", "finished", 0, None),
+    "finish 4": ("run.finish(4)", "failed", 4, None),
+    "sys.exit": ("sys.exit()", "finished", 0, None),
+    "sys.exit 3": ("sys.exit(3)", "failed", 3, None),
+    "sys.exit text": ("sys.exit('no')", "failed", 1, None),
+    "exit 3": ("exit(3)", "failed", 3, None),
+    "exception": ("1 / 0", "failed", 1, None),
+    "Ctrl-C": ("raise KeyboardInterrupt", "failed", 255, None),
+    "os._exit": ("os._exit(0)", "finished", 0, None),
+    "os._exit 3": ("os._exit(3)", "failed", 3, None),
+    "SIGTERM": ("os.kill(os.getpid(), 15)", "killed", None, 15),
+    "SIGKILL": ("os.kill(os.getpid(), 9)", "crashed", None, 9),
+    "SIGSEGV": ("ctypes.string_at(0)", "crashed", None, 11),
+    "abort": (ABORT, "crashed", None, 6),
+    "exec": ("os.execv('/bin/true', ['true'])", "finished", 0, None),
+}
+
+
+@pytest.mark.parametrize("how", EXITS)
+def test_end_of_a_program_is_told_and_costs_no_row(lab: Lab, how: str) -> None:
+    end, state, exit_code, signal = EXITS[how]
+    id = how.replace(" ", "-")
+
+    process = lab.start(LOGS.format(id=id, end=end))
+    lab.wait_unreaped(process)
+    read = lab.ended(id, SEEN_WITHIN_S)
+    process.communicate()
+
+    assert (read.state, read.exit_code, read.signal) == (state, exit_code, signal)
+    assert rows_of(read, "n") == [(n, n) for n in range(500)]
+    assert read.lost_count == 0
+
+
+def test_exit_code_that_python_forgets_is_told_by_the_daemon(lab: Lab) -> None:
+    # Nothing of `raise SystemExit(3)` is left when exit handlers run. The program runs
+    # long enough for the daemon to look at it once.
+    end = """
+end = time.monotonic() + 1.0
+while time.monotonic() < end: run.log({"busy": 1})
+raise SystemExit(3)
+"""
+    process = lab.start("import time" + LOGS.format(id="forgotten", end=end))
+    lab.wait_unreaped(process)
+
+    wait_until(lambda: lab.find("forgotten").state == "failed")
+
+    process.communicate()
+    assert lab.find("forgotten").exit_code == 3
+
+
+def test_sigterm_that_is_handled_by_exiting_kills_the_run(lab: Lab) -> None:
+    end = "signal.signal(15, lambda *_: sys.exit(143)); os.kill(os.getpid(), 15)"
+
+    lab.execute(LOGS.format(id="handled", end=end))
+
+    assert lab.ended("handled", SEEN_WITHIN_S).state == "killed"
+
+
+def test_exec_into_a_program_that_stays_ends_the_run(lab: Lab) -> None:
+    code = LOGS.format(id="exec-stays", end="os.execv('/bin/sleep', ['sleep', '60'])")
+    process = lab.start(code)
+
+    read = lab.ended("exec-stays", SEEN_WITHIN_S)
+    process.kill()
+    process.communicate()
+
+    assert read.state == "finished"
+
+
+def test_exit_handlers_may_log(lab: Lab) -> None:
+    out = lab.run_script(
+        """
+        import atexit, flightlog
+        atexit.register(lambda: late())  # Runs after ours: the run has ended.
+        run = flightlog.init(id="handlers")
+        atexit.register(lambda: run.log({"last": 1}))
+
+        def late():
+            try:
+                run.log({"late": 1})
+            except flightlog.UsageError as error:
+                print(error)
+        """
+    )
+
+    read = lab.ended("handlers")
+
+    assert out.startswith("Run (handlers) is finished")
+    assert (rows_of(read, "last"), read.state) == ([(0, 1)], "finished")
+
+
+def test_exit_is_quick_and_quiet_where_no_daemon_can_start(own_lab: Lab) -> None:
+    done = own_lab.execute(
+        """
+        import fcntl, os, time
+        home = os.environ["FLIGHTLOG_HOME"]
+        os.makedirs(home)
+        lock = open(home + "/daemon.lock", "w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        import flightlog
+        run = flightlog.init(id="alone")
+        for n in range(1000): run.log({"n": n})
+        assert not run.flush(0.1)
+        started = time.monotonic()
+        run.finish()
+        print(time.monotonic() - started)
+        """
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert float(done.stdout) < 10
+    assert rows_of(own_lab.find("alone"), "n") == [(n, n) for n in range(1000)]

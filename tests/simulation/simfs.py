@@ -1,0 +1,199 @@
+"""A disk in memory that can fail, and lose power, as a seed says."""
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ("SECTOR_SIZE", "SimFS")
+
+SECTOR_SIZE = 512
+
+
+class _File:
+    """What programs see of a file, what the disk has, and which sectors differ."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.seen = bytearray(data)
+        self.durable = bytearray(data)
+        self.dirty: set[int] = set()
+
+    def write(self, data: bytes | memoryview, position: int) -> None:
+        size = len(self.seen)
+        if size < position:
+            self.seen.extend(bytes(position - size))
+        self.seen[position : position + len(data)] = data
+        if not data:
+            return
+        first, last = min(size, position), position + len(data) - 1
+        self.dirty.update(range(first // SECTOR_SIZE, last // SECTOR_SIZE + 1))
+
+    def sync(self) -> None:
+        size = len(self.seen)
+        del self.durable[size:]
+        self.durable.extend(bytes(size - len(self.durable)))
+        for sector in self.dirty:
+            part = slice(sector * SECTOR_SIZE, (sector + 1) * SECTOR_SIZE)
+            self.durable[part] = self.seen[part]
+        self.dirty.clear()
+
+    def after_crash(self, chance: random.Random) -> bytes:
+        """Return what is on the disk when each unsynced sector had its own luck."""
+        sizes = sorted((len(self.durable), len(self.seen)))
+        size = chance.choice([*sizes, chance.randint(*sizes)])
+        data = bytearray(self.durable[:size])
+        data.extend(bytes(size - len(data)))
+        for sector in self.dirty:
+            start = sector * SECTOR_SIZE
+            part = self.seen[start : start + SECTOR_SIZE]
+            part = part[: chance.choice([0, len(part), chance.randint(0, len(part))])]
+            part = part[: max(0, size - start)]
+            data[start : start + len(part)] = part
+        return bytes(data)
+
+
+class SimFS:
+    """A disk that keeps, of each file and folder, what is durable and what is not.
+
+    `fail` is asked before each call that changes something, with the call's name and
+    number; it returns the errno to fail with, or 0. With `lies`, fdatasync does
+    nothing. With `short_writes`, a write takes a part of what it is given.
+    """
+
+    def __init__(self, *, lies: bool = False, short_writes: bool = False) -> None:
+        self.lies = lies
+        self.short_writes = short_writes
+        self.fail: Callable[[str, int], int] = lambda call, number: 0
+        self.calls = 0
+        self._names: dict[Path, _File] = {}
+        self._durable_names: dict[Path, _File] = {}
+        self._unsynced: list[list[tuple[Path, _File | None]]] = []
+        self._open: dict[int, _File] = {}
+        self._next_fd = 3
+
+    def crash(self, seed: int) -> None:
+        """Lose power: each thing that was not synced is kept, lost or torn."""
+        chance = random.Random(seed)
+        names = dict(self._durable_names)
+        for change in self._unsynced:
+            if chance.random() < 0.5:
+                _apply(names, change)
+        files = {id(file): file for file in names.values()}
+        after = {key: _File(file.after_crash(chance)) for key, file in files.items()}
+        self._names = {path: after[id(file)] for path, file in names.items()}
+        self._durable_names = dict(self._names)
+        self._unsynced = []
+        self._open = {}
+
+    def kill(self) -> None:
+        """End the process that used the disk: its files are closed, nothing more."""
+        self._open = {}
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def open(self, path: Path, *, write: bool = False) -> int:
+        if path not in self._names:
+            raise _error(errno.ENOENT)
+        return self._opened(self._names[path])
+
+    def create(self, path: Path) -> int:
+        self._may_fail("create")
+        if path in self._names:
+            raise _error(errno.EEXIST)
+        file = _File()
+        self._change([(path, file)])
+        return self._opened(file)
+
+    def close(self, fd: int) -> None:
+        del self._open[fd]
+
+    def size(self, fd: int) -> int:
+        return len(self._open[fd].seen)
+
+    def pread(self, fd: int, size: int, position: int) -> bytes:
+        return bytes(self._open[fd].seen[position : position + size])
+
+    def pwrite(self, fd: int, data: bytes | memoryview, position: int) -> int:
+        size = (len(data) + 1) // 2 if self.short_writes else len(data)
+        self._open[fd].write(data[: size // 2], position)
+        self._may_fail("pwrite")
+        self._open[fd].write(data[:size], position)
+        return size
+
+    def fdatasync(self, fd: int) -> None:
+        try:
+            self._may_fail("fdatasync")
+        except OSError:
+            # As on Linux: what could not be written counts as clean from here on.
+            self._open[fd].dirty.clear()
+            raise
+        if not self.lies:
+            self._open[fd].sync()
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._may_fail("truncate")
+        file = self._open[fd]
+        del file.seen[size:]
+        file.dirty = {sector for sector in file.dirty if sector * SECTOR_SIZE < size}
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._may_fail("rename")
+        self._change([(source, None), (target, self._names[source])])
+
+    def unlink(self, path: Path) -> None:
+        if path not in self._names:
+            raise _error(errno.ENOENT)
+        self._may_fail("unlink")
+        self._change([(path, None)])
+
+    def listdir(self, folder: Path) -> list[str]:
+        return sorted(path.name for path in self._names if path.parent == folder)
+
+    def make_folder(self, folder: Path) -> None:
+        self._may_fail("make_folder")
+
+    def fsync_dir(self, folder: Path) -> None:
+        self._may_fail("fsync_dir")
+        rest = []
+        for change in self._unsynced:
+            if any(path.parent == folder for path, _ in change):
+                _apply(self._durable_names, change)
+            else:
+                rest.append(change)
+        self._unsynced = rest
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Place a durable file, as a test's beginning."""
+        self._names[path] = self._durable_names[path] = _File(data)
+
+    def get(self, path: Path) -> bytes:
+        return bytes(self._names[path].seen)
+
+    def _opened(self, file: _File) -> int:
+        self._next_fd += 1
+        self._open[self._next_fd] = file
+        return self._next_fd
+
+    def _change(self, change: list[tuple[Path, _File | None]]) -> None:
+        _apply(self._names, change)
+        self._unsynced.append(change)
+
+    def _may_fail(self, call: str) -> None:
+        self.calls += 1
+        if number := self.fail(call, self.calls):
+            raise _error(number)
+
+
+def _apply(names: dict[Path, _File], change: list[tuple[Path, _File | None]]) -> None:
+    for path, file in change:
+        if file is None:
+            names.pop(path, None)
+        else:
+            names[path] = file
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

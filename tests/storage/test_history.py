@@ -1,0 +1,240 @@
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import msgpack
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flightlog_storage.compaction import merge_parts
+from flightlog_storage.event import Rows
+from flightlog_storage.history import Query, history_table, read_history
+from flightlog_storage.parts import encode_part, write_part
+from flightlog_storage.points import Points
+from flightlog_storage.rows import decode
+
+TIME = 1_700_000_000
+Row = dict[str, Any]
+Logged = tuple[int, int, float, Row]  # rank, step, time, values
+
+
+def descriptor(value: Any) -> Any:
+    """What a writer sends for a value."""
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        return {"_type": "int", "value": str(value)}
+    return value
+
+
+def points_of(logged: list[Logged]) -> Points:
+    points = Points()
+    for rank, step, time, values in logged:
+        row = [0, step, time, *map(descriptor, values.values())]
+        payload = msgpack.packb([[0, list(values)]]) + msgpack.packb(row)
+        for _, item in decode(payload, 1):
+            assert isinstance(item, Rows)
+            points.add(item, rank)
+    return points
+
+
+def log(*rows: Row) -> Points:
+    """Points of rows whose `_step` is their step."""
+    return points_of([(0, row["_step"], TIME, without_step(row)) for row in rows])
+
+
+def without_step(row: Row) -> Row:
+    return {key: value for key, value in row.items() if key != "_step"}
+
+
+def read(points: Points, **query: Any) -> list[Row]:
+    return list(read_history([], points, Query(**query)).to_dicts())
+
+
+def test_inner_join_needs_a_value_of_every_key() -> None:
+    points = log(
+        {"_step": 1, "a": 1.0, "b": math.nan},
+        {"_step": 2, "a": 1.0},
+        {"_step": 3, "a": 1.0, "b": None},
+        {"_step": 4, "b": 2.0, "a": 0},
+    )
+
+    rows = read(points, keys=["b", "a"], join="inner")
+
+    assert repr(rows) == repr(
+        [{"_step": 1, "b": math.nan, "a": 1.0}, {"_step": 4, "b": 2.0, "a": 0}]
+    )
+
+
+def test_outer_join_keeps_rows_of_none() -> None:
+    points = log({"_step": 1, "a": None}, {"_step": 2, "b": 1.0})
+
+    assert read(points) == [{"_step": 1, "a": None}, {"_step": 2, "b": 1.0}]
+    assert read(points, keys=["a"]) == [{"_step": 1, "a": None}]
+
+
+def test_unknown_key() -> None:
+    points = log({"_step": 1, "a": 1.0})
+
+    assert read(points, keys=["a", "none"], join="inner") == []
+    assert read(points, keys=["a", "none"]) == [{"_step": 1, "a": 1.0}]
+    table = history_table([], points, Query(keys=["none"], join="inner"))
+    assert table.column_names == ["_step", "none"]
+
+
+def test_time_of_a_row_is_its_latest() -> None:
+    points = points_of([(0, 1, 20.5, {"a": 1.0}), (0, 1, 10.5, {"b": 1.0})])
+
+    assert read(points, with_time=True) == [
+        {"_step": 1, "_timestamp": 20.5, "a": 1.0, "b": 1.0}
+    ]
+
+
+def test_ranks_are_told_when_there_are_others() -> None:
+    logged: list[Logged] = [
+        (r, s, TIME, {"a": float(r)}) for r in (1, 0) for s in (1, 2)
+    ]
+
+    assert read(points_of(logged)) == [
+        {"_step": 1, "_rank": 0, "a": 0.0},
+        {"_step": 1, "_rank": 1, "a": 1.0},
+        {"_step": 2, "_rank": 0, "a": 0.0},
+        {"_step": 2, "_rank": 1, "a": 1.0},
+    ]
+
+
+def test_reserved_names_are_not_keys() -> None:
+    assert read(log({"_step": 1, "_timestamp": 5.0, "a": 1.0})) == [
+        {"_step": 1, "a": 1.0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "expected"),
+    [
+        ([1.0, math.inf], pa.float64(), [1.0, math.inf]),
+        ([1, 2**60 + 1], pa.int64(), [1, 2**60 + 1]),
+        ([1, None], pa.int64(), [1, None]),
+        ([1, 2**63], pa.float64(), [1.0, 2.0**63]),
+        ([True, None], pa.bool_(), [True, None]),
+        ([True, 1], pa.float64(), [1.0, 1.0]),
+        ([1, 0.5], pa.float64(), [1.0, 0.5]),
+        (["x", None], pa.string(), ["x", None]),
+        (["x", 1], pa.string(), ["x", "1"]),
+        ([[1], True], pa.string(), ["[1]", "true"]),
+        ([[1], {"_type": "y"}], pa.string(), ["[1]", '{"_type":"y"}']),
+        ([None, None], pa.float64(), [None, None]),
+    ],
+)
+def test_arrow_types(
+    values: list[Any], type_: pa.DataType, expected: list[Any]
+) -> None:
+    points = log(*({"_step": step, "x": value} for step, value in enumerate(values)))
+
+    column = history_table([], points).column("x")
+
+    assert column.type == type_
+    assert column.to_pylist() == expected
+
+
+def test_nan_is_not_null() -> None:
+    points = log({"_step": 0, "x": math.nan}, {"_step": 1, "y": 1.0})
+
+    column = history_table([], points).column("x")
+
+    assert math.isnan(column[0].as_py())
+    assert column[1].as_py() is None
+
+
+KEYS = ("a", "b", "c")
+values = st.one_of(
+    st.floats(width=16),
+    st.integers(-3, 3),
+    st.integers(-(2**70), 2**70),
+    st.booleans(),
+    st.none(),
+    st.text(max_size=2),
+    st.lists(st.integers(0, 2) | st.none(), max_size=2),
+)
+logged_rows = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 0, 1, 2]),
+        st.integers(-5, 12),
+        st.integers(0, 100).map(float),
+        st.dictionaries(st.sampled_from(KEYS), values, min_size=1),
+    ),
+    max_size=25,
+)
+queries = st.builds(
+    Query,
+    keys=st.none()
+    | st.lists(st.sampled_from([*KEYS, "none"]), min_size=1, unique=True),
+    join=st.sampled_from(["inner", "outer"]),
+    min_step=st.none() | st.integers(-6, 13),
+    max_step=st.none() | st.integers(-6, 13),
+    with_time=st.booleans(),
+)
+
+
+def model(logged: list[Logged], query: Query) -> list[Row]:
+    """The same answer, from dicts alone."""
+    cells: dict[tuple[int, int], dict[str, tuple[Any, float]]] = {}
+    for rank, step, time, values_ in logged:
+        for key, value in values_.items():
+            if query.keys is None or key in query.keys:
+                cells.setdefault((step, rank), {})[key] = (value, time)
+    keys = sorted(KEYS) if query.keys is None else query.keys
+    join: Literal["inner", "outer"] = "outer" if query.keys is None else query.join
+    low = -math.inf if query.min_step is None else query.min_step
+    high = math.inf if query.max_step is None else query.max_step
+    rows = [
+        (place, own)
+        for place, own in sorted(cells.items())
+        if low <= place[0] < high
+        and (join == "outer" or all(own.get(k, (None,))[0] is not None for k in keys))
+    ]
+    ranked = any(rank for (_, rank), _ in rows)
+    return [
+        {"_step": step}
+        | ({"_rank": rank} if ranked else {})
+        | ({"_timestamp": max(t for _, t in own.values())} if query.with_time else {})
+        | {key: own[key][0] for key in keys if key in own}
+        for (step, rank), own in rows
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(logged_rows, max_size=4), logged_rows, queries)
+def test_history_is_what_was_logged(
+    parts: list[list[Logged]], tail: list[Logged], query: Query
+) -> None:
+    expected = model([row for part in [*parts, tail] for row in part], query)
+    encoded = [encode_part(points_of(part)) for part in parts]
+
+    history = read_history(encoded, points_of(tail), query)
+
+    assert repr(list(history.to_dicts())) == repr(expected)
+    table = history.to_arrow()
+    assert table.num_rows == len(expected)
+    assert table.column("_step").to_pylist() == [row["_step"] for row in expected]
+    for key in query.keys or ():
+        known = [row.get(key) is not None for row in expected]
+        assert [cell is not None for cell in table.column(key).to_pylist()] == known
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(logged_rows, min_size=1, max_size=4))
+def test_merged_parts_hold_the_same_history(parts: list[list[Logged]]) -> None:
+    query = Query(with_time=True)
+    expected = model([row for part in parts for row in part], query)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, part in enumerate(parts):
+            write_part(folder, str(number), points_of(part))
+        merge_parts(folder, [folder / str(n) for n in range(len(parts))], "merged")
+        rows = list(read_history([folder / "merged"], None, query).to_dicts())
+
+    assert json.dumps(rows) == json.dumps(expected)

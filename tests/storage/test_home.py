@@ -1,0 +1,116 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from flightlog_storage.errors import HomeLocked, HomeUnusable
+from flightlog_storage.home import (
+    SOCKET_PATH_MAX,
+    DaemonInfo,
+    Home,
+    HomeLock,
+    choose_home,
+    file_system_type,
+)
+from flightlog_storage.process import this_process
+
+
+def test_home_is_chosen_by_argument_then_variable_then_default(tmp_path: Path) -> None:
+    environ = {"FLIGHTLOG_HOME": str(tmp_path / "variable")}
+
+    assert choose_home(tmp_path / "argument", environ).root == tmp_path / "argument"
+    assert choose_home(None, environ).root == tmp_path / "variable"
+    assert choose_home(None, {}).root.name == "flightlog"
+
+
+def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "a" / "home")
+    home.root.mkdir(parents=True, mode=0o755)
+
+    home.create()
+    home.create()
+
+    for folder in (home.root, home.log, home.histories, home.spool, home.quarantine):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+
+    with pytest.raises(HomeUnusable, match="cannot be made"):
+        Home(tmp_path / "home").create()
+
+
+def test_socket_lies_in_the_runtime_folder_that_is_ours(tmp_path: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+
+    home = choose_home(tmp_path / "home", environ)
+
+    assert home.socket.parent == tmp_path / "flightlog"
+    assert choose_home(tmp_path / "other", environ).socket != home.socket
+
+
+def test_runtime_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root to give a folder away")
+    os.chown(tmp_path, 65534, 65534)
+
+    home = choose_home(tmp_path / "home", {"XDG_RUNTIME_DIR": str(tmp_path)})
+
+    assert home.socket == tmp_path / "home" / "daemon.sock"
+
+
+def test_link_of_somebody_else_is_no_socket_folder(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root to give a link away")
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    os.lchown(tmp_path / "link", 65534, 65534)
+    home = Home(tmp_path / "home", socket_override=tmp_path / "link" / "s.sock")
+
+    with pytest.raises(HomeUnusable, match="belongs to somebody else"):
+        home.create_socket_folder()
+
+
+def test_socket_of_a_long_home_has_a_short_path(tmp_path: Path) -> None:
+    home = Home(tmp_path / ("x" * SOCKET_PATH_MAX))
+
+    assert len(os.fsencode(home.socket)) <= SOCKET_PATH_MAX
+    assert home.socket != Home(tmp_path / ("y" * SOCKET_PATH_MAX)).socket
+
+
+def test_socket_named_with_too_long_a_path_is_refused(tmp_path: Path) -> None:
+    home = choose_home(tmp_path, {"FLIGHTLOG_SOCKET": "/tmp/" + "x" * 110})
+
+    with pytest.raises(HomeUnusable, match="at most 107 bytes"):
+        home.create_socket_folder()
+
+
+def test_only_one_holds_the_lock(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    lock = HomeLock(home)
+    info = DaemonInfo(this_process(), "/some/socket", "1.0")
+
+    with pytest.raises(HomeLocked):
+        HomeLock(home)
+    lock.write(info)
+
+    assert home.daemon() == info
+    lock.close()
+    HomeLock(home).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"process": 5}', b"\xff"])
+def test_lock_file_that_says_nothing_names_no_daemon(
+    tmp_path: Path, content: bytes
+) -> None:
+    home = Home(tmp_path)
+    home.lock.write_bytes(content)
+
+    assert home.daemon() is None
+
+
+def test_file_systems_are_told_by_type() -> None:
+    assert file_system_type(Path("/proc/self")) == "proc"
+    assert file_system_type(Path("/proc/no/such/file")) == "proc"

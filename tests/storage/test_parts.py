@@ -1,0 +1,245 @@
+import random
+import subprocess
+import sys
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from flightlog_storage.compaction import merge_parts
+from flightlog_storage.errors import CorruptData
+from flightlog_storage.event import Rows, Series
+from flightlog_storage.history import Query, read_history
+from flightlog_storage.part_reader import Part, verify_part
+from flightlog_storage.parts import (
+    GROUP_POINTS_MAX,
+    GROUP_POINTS_MIN,
+    SCHEMA,
+    encode_part,
+    write_part,
+)
+from flightlog_storage.points import Points
+
+
+def add(points: Points, key: str, steps: Sequence[int], rank: int = 0) -> None:
+    """Add points whose values tell their step and key."""
+    numbers = np.array(steps, np.int64)
+    series = Series(
+        (key,),
+        array("q", numbers.tobytes()),
+        array("q", (numbers * 1000).tobytes()),
+        array("d", (numbers + len(key) / 8).tobytes()),
+    )
+    points.add(Rows(series.steps, 0.0, (series,)), rank)
+
+
+def add_text(points: Points, key: str, step: int, text: str) -> None:
+    column = array("q", [step])
+    series = Series(
+        (key,), column, column, array("d", [float("nan")]), bytes([3]), {0: text}
+    )
+    points.add(Rows(column, 0.0, (series,)), 0)
+
+
+def small() -> Points:
+    points = Points()
+    for key in ("acc", "loss"):
+        for rank in (0, 1):
+            add(points, key, range(20), rank)
+    add_text(points, "note", 3, "hello")
+    add_text(points, "note", 9, "world")
+    return points
+
+
+def groups(path: Path) -> list[list[tuple[str, int]]]:
+    """The keys and numbers of points of each row group."""
+    with Part(path) as part:
+        count = part.spans[-1].group + 1
+        return [
+            [(s.key, s.points) for s in part.spans if s.group == group]
+            for group in range(count)
+        ]
+
+
+def test_part_is_plain_sorted_parquet(tmp_path: Path) -> None:
+    points = Points()
+    add(points, "b", [3, 1, 2])
+    add(points, "a", [5], rank=1)
+    add(points, "a", [7])
+
+    info = write_part(tmp_path, "p.parquet", points)
+
+    table = pq.read_table(tmp_path / "p.parquet")
+    assert table.schema.equals(SCHEMA)
+    rows = [(r["key"], r["rank"], r["step"], r["kind"]) for r in table.to_pylist()]
+    assert rows == [
+        ("a", 0, 7, "float"),
+        ("a", 1, 5, "float"),
+        ("b", 0, 1, "float"),
+        ("b", 0, 2, "float"),
+        ("b", 0, 3, "float"),
+    ]
+    assert (info.points, info.min_step, info.max_step) == (5, 1, 7)
+    assert info.size == (tmp_path / "p.parquet").stat().st_size
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_later_point_of_a_step_wins(tmp_path: Path) -> None:
+    points = Points()
+    series = Series(
+        ("x",), array("q", [1, 1, 0]), array("q", [1, 2, 3]), array("d", [1, 2, 3])
+    )
+    points.add(Rows(series.steps, 0.0, (series,)), 0)
+
+    write_part(tmp_path, "p", points)
+
+    values = pq.read_table(tmp_path / "p").column("value").to_pylist()
+    assert values == [3.0, 2.0]
+
+
+def test_equal_points_give_equal_bytes(tmp_path: Path) -> None:
+    first = write_part(tmp_path, "a", small())
+    second = write_part(tmp_path, "b", small())
+
+    assert first.sha256 == second.sha256
+    assert encode_part(small()) == (tmp_path / "a").read_bytes()
+
+
+def test_small_keys_share_a_row_group_and_large_ones_do_not(tmp_path: Path) -> None:
+    points = Points()
+    add(points, "a", range(10))
+    add(points, "b", range(20))
+    add(points, "large", range(GROUP_POINTS_MIN))
+    add(points, "z", range(30))
+    add(points, "zz", range(40))
+
+    write_part(tmp_path, "p", points)
+
+    assert groups(tmp_path / "p") == [
+        [("a", 10), ("b", 20)],
+        [("large", GROUP_POINTS_MIN)],
+        [("z", 30), ("zz", 40)],
+    ]
+
+
+def test_row_group_has_a_largest_size(tmp_path: Path) -> None:
+    points = Points()
+    add(points, "a", range(GROUP_POINTS_MAX + 5))
+
+    write_part(tmp_path, "p", points)
+
+    assert groups(tmp_path / "p") == [[("a", GROUP_POINTS_MAX)], [("a", 5)]]
+    history = read_history([tmp_path / "p"], None, Query(keys=["a"]))
+    assert len(history) == GROUP_POINTS_MAX + 5
+
+
+def test_part_without_points(tmp_path: Path) -> None:
+    info = write_part(tmp_path, "p", Points())
+
+    assert (info.points, info.min_step) == (0, None)
+    assert len(read_history([tmp_path / "p"])) == 0
+    assert verify_part(tmp_path / "p", info.sha256) == []
+
+
+def test_merged_part_reads_as_its_parts(tmp_path: Path) -> None:
+    paths = []
+    for number in range(5):
+        points = Points()
+        add(points, "a", range(number * 100, number * 100 + 150))  # They overlap.
+        add(points, f"only in {number}", [7, 3])
+        add_text(points, "note", number, f"text {number}")
+        paths.append(tmp_path / str(number))
+        write_part(tmp_path, str(number), points)
+
+    info = merge_parts(tmp_path, paths, "merged")
+
+    merged = tmp_path / "merged"
+    assert verify_part(merged, info.sha256) == []
+    before = list(read_history(paths, None, Query(with_time=True)).to_dicts())
+    after = list(read_history([merged], None, Query(with_time=True)).to_dicts())
+    assert after == before
+    assert len(after) == 550
+
+
+def test_merge_cuts_where_steps_do_not_overlap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flightlog_storage.compaction.GROUP_POINTS_MAX", 10)
+    paths = []
+    for number in (2, 0, 1):
+        points = Points()
+        add(points, "a", range(number * 8, number * 8 + 8))
+        paths.append(tmp_path / str(number))
+        write_part(tmp_path, str(number), points)
+
+    merge_parts(tmp_path, paths, "merged")
+
+    rows = list(read_history([tmp_path / "merged"]).to_dicts())
+    assert [row["_step"] for row in rows] == list(range(24))
+    assert verify_part(tmp_path / "merged") == []
+
+
+def test_failed_merge_leaves_nothing(tmp_path: Path) -> None:
+    write_part(tmp_path, "a", small())
+    data = bytearray((tmp_path / "a").read_bytes())
+    group = pq.ParquetFile(tmp_path / "a").metadata.row_group(0)
+    column = group.column(SCHEMA.get_field_index("value"))
+    data[column.data_page_offset + column.total_compressed_size - 5] ^= 1
+    (tmp_path / "a").write_bytes(data)
+
+    with pytest.raises(CorruptData, match="a: corrupt"):
+        merge_parts(tmp_path, [tmp_path / "a"], "merged")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_part_cut_at_any_byte_is_told(tmp_path: Path) -> None:
+    info = write_part(tmp_path, "p", small())
+    whole = (tmp_path / "p").read_bytes()
+
+    assert verify_part(whole, info.sha256) == []
+    for size in range(len(whole)):
+        with pytest.raises(CorruptData):
+            read_history([whole[:size]])
+
+
+def test_any_wrong_bit_is_told_or_harmless(tmp_path: Path) -> None:
+    info = write_part(tmp_path, "p", small())
+    whole = (tmp_path / "p").read_bytes()
+    query = Query(with_time=True)
+    expected = list(read_history([whole], None, query).to_dicts())
+    chance = random.Random(7)
+
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        try:
+            rows = list(read_history([bytes(damaged)], None, query).to_dicts())
+        except CorruptData:
+            continue
+        assert rows == expected
+        assert verify_part(bytes(damaged), info.sha256) != []
+
+
+def test_missing_part_is_not_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_history([tmp_path / "none"])
+
+    assert "No such file" in verify_part(tmp_path / "none")[0]
+
+
+def test_nothing_here_imports_pandas() -> None:
+    code = (
+        "import sys;"
+        "from tests.storage.test_parts import small;"
+        "from flightlog_storage.history import history_table;"
+        "from flightlog_storage.parts import encode_part;"
+        "history_table([encode_part(small())], small());"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    root = Path(__file__).parent.parent.parent
+
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)

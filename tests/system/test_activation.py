@@ -1,0 +1,135 @@
+"""The daemon handed its socket by systemd, and what it tells systemd."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.harness import (
+    Trainer,
+    environment,
+    make_home,
+    read_rows,
+    run_state,
+    start_daemon,
+    status,
+    wait_until,
+)
+
+from flightlog_storage.home import Home
+from flightlog_storage.runstate import State
+
+ACTIVATE = shutil.which("systemd-socket-activate")
+ROWS = 5000
+
+needs_systemd = pytest.mark.skipif(
+    ACTIVATE is None, reason="systemd-socket-activate is not installed"
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = make_home(tmp_path)
+    home.create_socket_folder()
+    return home
+
+
+@pytest.fixture
+def activator(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
+    """Listen on the home's socket as systemd does; the daemon starts when needed."""
+    assert ACTIVATE is not None
+    names = [f"--setenv={name}" for name in environment(home)]
+    process = subprocess.Popen(
+        [
+            *(ACTIVATE, f"--listen={home.socket}", *names, sys.executable),
+            *("-m", "flightlogd", "run", "--home", str(home.root)),
+        ],
+        env=environment(home),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert b"Listening on" in process.stderr.readline()
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+@needs_systemd
+def test_rows_logged_before_the_daemon_runs_arrive(
+    home: Home, activator: "subprocess.Popen[bytes]"
+) -> None:
+    assert status(home) == {}, "nobody has connected yet"
+    inode = os.stat(home.socket).st_ino
+
+    trainer = Trainer(home, ROWS)
+
+    assert trainer.wait() == 0
+    wait_until(lambda: not any(home.spool.iterdir()))
+    assert read_rows(home) == [(n, n) for n in range(ROWS)]
+    state = run_state(home)
+    assert state is not None
+    assert state.state is State.FINISHED
+    assert status(home)["pid"] == activator.pid, "the process handed the socket"
+    assert os.stat(home.socket).st_ino == inode
+
+
+@needs_systemd
+def test_the_socket_handed_over_outlives_the_daemon(
+    home: Home, activator: "subprocess.Popen[bytes]"
+) -> None:
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(home.socket))
+        wait_until(lambda: status(home))
+
+        activator.terminate()
+
+        assert activator.wait(20) == 0
+        assert home.socket.exists()
+
+
+def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
+    home: Home, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        address = str(home.socket.parent / "notify")
+        manager.bind(address)
+        manager.settimeout(20)
+        daemon = start_daemon(home, wait=False, environ={"NOTIFY_SOCKET": address})
+        assert manager.recv(1000) == b"READY=1"
+        assert status(home), "ready means that it answers"
+
+        daemon.terminate()
+
+        assert manager.recv(1000) == b"STOPPING=1"
+        assert daemon.wait(20) == 0
+
+
+def test_an_abstract_notify_socket_is_understood(home: Home) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        name = f"flightlog-test-{os.getpid()}"
+        manager.bind(f"\0{name}")
+        manager.settimeout(20)
+        daemon = start_daemon(home, wait=False, environ={"NOTIFY_SOCKET": f"@{name}"})
+
+        assert manager.recv(1000) == b"READY=1"
+
+        daemon.terminate()
+        assert daemon.wait(20) == 0
+
+
+def test_descriptors_meant_for_another_process_are_not_taken(home: Home) -> None:
+    daemon = start_daemon(home, environ={"LISTEN_PID": "1", "LISTEN_FDS": "1"})
+
+    assert status(home)["socket"] == str(home.socket)
+
+    daemon.terminate()
+    assert daemon.wait(20) == 0
+    assert not home.socket.exists(), "it was its own"

@@ -1,0 +1,474 @@
+"""Exactly once: writers, crashes, restarts, compaction and replay against a model.
+
+The parts are the real ones, in one process: spool, delivery, intake, event log,
+projector, adoption, reader. Only the sockets between them are played, so that
+messages can be lost, repeated and cut off. `FLIGHTLOG_TORTURE=1000` runs so many
+histories instead of a few.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    multiple,
+    precondition,
+    rule,
+)
+
+from flightlog._rows import RowLog
+from flightlog_storage import projector as projector_module
+from flightlog_storage import protocol as protocol_module
+from flightlog_storage import spool_writer as spool_module
+from flightlog_storage.codec import RunKey, encode_event
+from flightlog_storage.database import Database
+from flightlog_storage.event import RunFinished, RunStarted
+from flightlog_storage.eventlog import EventLog
+from flightlog_storage.history import Query
+from flightlog_storage.home import Home
+from flightlog_storage.process import Ending, this_process
+from flightlog_storage.projector import Projector, reset_projections
+from flightlog_storage.protocol import Delivery, Reply, decode_reply, encode
+from flightlog_storage.reader import HomeReader
+from flightlog_storage.runstate import State
+from flightlog_storage.spool import SpoolOwner, remove_spool
+from flightlog_storage.spool_reader import SpoolReader
+from flightlog_storage.spool_writer import SpoolWriter
+from flightlogd.adoption import Adopter
+from flightlogd.intake import Intake, Message
+
+EXAMPLES = int(os.environ.get("FLIGHTLOG_TORTURE", "60"))
+STEPS_A_HISTORY = 50
+WRITERS_MAX = 10
+SEGMENT_SIZE = 6000
+# So small that parts are cut, merged and chunks rolled all the time.
+LIMITS = (
+    (projector_module, "TAIL_FRAMES_MAX", 3),
+    (projector_module, "TAIL_POINTS_MAX", 25),
+    (projector_module, "TAIL_EVENTS_MAX", 40),
+    (projector_module, "ALL_POINTS_MAX", 60),
+    (projector_module, "MERGE_PARTS", 3),
+    (projector_module, "BATCH_SIZE", 900),
+    (spool_module, "CHUNK_SIZE", 1024),
+    (protocol_module, "FRAME_SIZE", 250),
+    (protocol_module, "FRAME_SIZE_MIN", 100),
+)
+RUNS = ("a", "b", "c")
+KEYS = ("loss", "acc", "deep.er")
+PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+class Killed(Exception):
+    """The process that runs this was killed here."""
+
+
+@dataclass(eq=False)
+class Writer:
+    """A writer as a trainer has it, and its connection."""
+
+    run: str
+    rank: int
+    spool: SpoolWriter
+    rows: RowLog
+    delivery: Delivery
+    reader: SpoolReader
+    peer: bytes = b""
+    sent: list[list[bytes]] = field(default_factory=list)
+    is_alive: bool = True
+    is_over: bool = False  # Its last event is said, by itself or for it.
+    is_lost: bool = False
+
+
+class Wire:
+    """A socket that ends at an intake; after `limit` messages the peer is gone."""
+
+    LINGER = 0
+
+    def __init__(self, take: Callable[[bytes, list[bytes]], list[Reply]], limit: int):
+        self._take = take
+        self._peer = os.urandom(5)
+        self._left = limit
+        self._replies: list[bytes] = []
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def setsockopt(self, option: int, value: int) -> None:
+        pass
+
+    def connect(self, address: str) -> None:
+        pass
+
+    def send_multipart(self, parts: list[bytes]) -> None:
+        self._left -= 1
+        if self._left >= 0:
+            self._replies += map(encode, self._take(self._peer, parts))
+
+    def poll(self, timeout: int) -> int:
+        if not self._replies:
+            raise TimeoutError  # Nothing will come: do not wait for it.
+        return 1
+
+    def recv(self) -> bytes:
+        return self._replies.pop(0)
+
+
+class Wires:
+    """Stands where the adopter keeps its ZeroMQ context."""
+
+    def __init__(self, make: Callable[[], Wire]) -> None:
+        self._make = make
+
+    def socket(self, kind: int) -> Wire:
+        return self._make()
+
+
+class ExactlyOnce(RuleBasedStateMachine):
+    """A home under fire, and what should be in it."""
+
+    writers = Bundle("writers")
+    dead = Bundle("dead")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = pytest.MonkeyPatch()
+        for module, name, value in LIMITS:
+            self.patches.setattr(module, name, value)
+        self.folder = Path(tempfile.mkdtemp(dir=PLACE))
+        self.home = Home(self.folder / "home")
+        self.home.create()
+        self.cells: dict[tuple[str, int, int, str], Any] = {}
+        self.row_counts: dict[str, int] = {}
+        self.everyone: list[Writer] = []
+        self.value = 0
+        self.connections = 0
+        self.log = self.open_log()
+        self.intake = Intake(self.log, lambda: b"")
+        self.projector = Projector(self.home)
+
+    def open_log(self) -> EventLog:
+        return EventLog.open(
+            self.home.log,
+            now_ns=time.time_ns,
+            quarantine=self.home.quarantine,
+            segment_size_max=SEGMENT_SIZE,
+        )
+
+    # --- writers ---
+
+    @initialize(target=writers, runs=st.lists(st.sampled_from(RUNS), min_size=3))
+    def start_some(self, runs: list[str]) -> Any:
+        return multiple(*map(self.start_writer, runs[:5]))
+
+    @precondition(lambda self: len(self.everyone) < WRITERS_MAX)
+    @rule(target=writers, run=st.sampled_from(RUNS))
+    def start_another(self, run: str) -> Writer:
+        return self.start_writer(run)
+
+    def start_writer(self, run: str) -> Writer:
+        rank = sum(writer.run == run for writer in self.everyone)
+        key = RunKey("e", "p", run, rank)
+        owner = SpoolOwner(uuid.uuid4().bytes, this_process(), key)
+        spool = SpoolWriter(self.home.spool, owner, lambda: None)
+        started = RunStarted(time=1.0, entity="e", project="p", run=run, rank=rank)
+        spool.put(encode_event(started))
+        reader = SpoolReader(spool.folder)
+        writer = Writer(
+            run,
+            rank,
+            spool,
+            RowLog(spool, 0, _fail, _fail),
+            Delivery(spool.writer, reader),
+            reader,
+        )
+        self.connect(writer)
+        self.everyone.append(writer)
+        self.row_counts.setdefault(run, 0)
+        return writer
+
+    @rule(
+        writer=writers,
+        step=st.none() | st.integers(0, 12),
+        keys=st.sets(st.sampled_from(KEYS), min_size=1),
+        count=st.sampled_from([1, 1, 3, 20]),
+    )
+    def log_rows(
+        self, writer: Writer, step: int | None, keys: set[str], count: int
+    ) -> None:
+        self.log_rows_of(writer, step, sorted(keys), count)
+
+    def log_rows_of(
+        self, writer: Writer, step: int | None, keys: Iterable[str], count: int
+    ) -> None:
+        for _ in range(count):
+            self.value += 1
+            at = writer.rows.step if step is None else step
+            row = dict.fromkeys(keys, self.value)
+            writer.rows.log(row, step)
+            for key, value in row.items():
+                self.cells[writer.run, writer.rank, at, key] = value
+            self.row_counts[writer.run] += 1
+
+    @rule(writer=consumes(writers))
+    def finish(self, writer: Writer) -> None:
+        writer.spool.seal(encode_event(RunFinished(time=2.0, exit_code=0)))
+        writer.is_alive = False
+        writer.is_over = True
+        self.deliver_all(writer)
+        writer.reader.close()
+        writer.spool.close()
+        remove_spool(writer.spool.folder)
+
+    @rule(target=dead, writer=consumes(writers))
+    def kill(self, writer: Writer) -> Writer:
+        writer.is_alive = False
+        writer.reader.close()
+        writer.spool.close()
+        return writer
+
+    @rule(target=dead, writer=consumes(dead), limit=st.integers(0, 6) | st.none())
+    def adopt(self, writer: Writer, limit: int | None) -> Writer:
+        adopter = Adopter(self.home)
+        adopter.close()
+        messages = 1 << 30 if limit is None else limit
+        adopter._context = Wires(lambda: Wire(self.take, messages))  # type: ignore[assignment]
+        folder = writer.spool.folder
+        if not folder.exists():
+            return writer
+        copy = shutil.copytree(folder, self.folder / "copy", dirs_exist_ok=True)
+        try:
+            done = adopter._adopt(folder, Ending(signal=9))
+        except TimeoutError:
+            done = False
+        if done:
+            shutil.move(copy, folder)  # A second adoption of it has no effect.
+        else:
+            shutil.rmtree(copy)
+        if not writer.is_over:
+            sequence = SpoolReader(folder, is_onlooker=True).seek(1 << 40)
+            writer.is_lost = self.log.last_sequence.get(writer.spool.writer, 0) >= (
+                sequence
+            )
+            writer.is_over = writer.is_lost
+        return writer
+
+    # --- the way ---
+
+    def take(self, peer: bytes, parts: list[bytes]) -> list[Reply]:
+        answers = self.intake.take([Message(peer, parts)])
+        return [reply for _, reply in answers if not isinstance(reply, bytes)]
+
+    def connect(self, writer: Writer) -> None:
+        self.connections += 1
+        writer.peer = self.connections.to_bytes(5, "little")
+        self.exchange(writer, writer.delivery.hello(0.0))
+
+    def exchange(self, writer: Writer, parts: list[bytes]) -> None:
+        for reply in self.take(writer.peer, parts):
+            writer.delivery.receive(decode_reply(encode(reply)), 0.0)
+
+    def deliver_all(self, writer: Writer) -> None:
+        self.connect(writer)
+        while frames := writer.delivery.next(0.0):
+            self.exchange(writer, frames)
+        assert not writer.delivery.is_waiting
+
+    @rule(
+        steps=st.lists(st.none() | st.integers(0, 12), min_size=1, max_size=9),
+        fates=st.lists(st.sampled_from("okfrd"), max_size=9),
+    )
+    def work(self, steps: list[int | None], fates: list[str]) -> None:
+        """Have each living writer log and deliver a little."""
+        alive = [writer for writer in self.everyone if writer.is_alive]
+        for number, writer in enumerate(alive):
+            for at, step in enumerate(steps):
+                keys = KEYS[: 1 + (at + number) % 3]
+                self.log_rows_of(writer, step, keys, 1 + at % 2)
+            self.deliver_by(writer, fates[number:] + fates[:number])
+
+    @rule(writer=writers, fates=st.lists(st.sampled_from("okfrd"), max_size=6))
+    def deliver(self, writer: Writer, fates: list[str]) -> None:
+        self.deliver_by(writer, fates)
+
+    def deliver_by(self, writer: Writer, fates: list[str]) -> None:
+        """Send frames that arrive, or not (f), unanswered (r), or twice (d)."""
+        for fate in fates:
+            frames = writer.delivery.next(0.0)
+            if frames is None:
+                self.connect(writer)
+                continue
+            writer.sent.append(frames)
+            if fate == "r":
+                self.take(writer.peer, frames)
+            elif fate != "f":
+                self.exchange(writer, frames)
+            if fate == "d":
+                self.exchange(writer, frames)
+
+    @precondition(lambda self: any(writer.sent for writer in self.everyone))
+    @rule(data=st.data())
+    def repeat_an_old_frame(self, data: st.DataObject) -> None:
+        senders = [writer for writer in self.everyone if writer.sent]
+        writer = data.draw(st.sampled_from(senders))
+        index = data.draw(st.integers(0, len(writer.sent) - 1))
+        self.take(os.urandom(5), writer.sent[index])
+
+    # --- what happens to the daemon ---
+
+    @rule(torn=st.binary(max_size=200))
+    def kill_recorder(self, torn: bytes) -> None:
+        """Drop it as it is; a frame that was being written may be there in part."""
+        segment = self.home.log / f"{self.log.durable.segment_first_offset:020d}"
+        found = list(self.home.log.glob(segment.name + "*"))
+        if found:
+            with open(max(found), "ab") as file:
+                file.write(torn)
+        self.restart_recorder()
+
+    @rule()
+    def stop_recorder(self) -> None:
+        self.log.close()
+        self.restart_recorder()
+
+    def restart_recorder(self) -> None:
+        self.log = self.open_log()
+        self.intake = Intake(self.log, lambda: b"")
+        for writer in self.everyone:
+            if not writer.is_over and writer.spool.folder.exists():
+                writer.delivery.hello(0.0)
+
+    @rule(batches=st.integers(1, 30))
+    def project(self, batches: int) -> None:
+        while batches and self.projector.project(self.log.durable):
+            batches -= 1
+
+    @rule()
+    def kill_materializer(self) -> None:
+        self.projector.close()
+        self.projector = Projector(self.home)
+
+    @rule(
+        place=st.sampled_from(
+            ["write_part", "merge_parts", "save_run", "set_checkpoint", "add_part"]
+        ),
+        after=st.booleans(),
+        number=st.integers(1, 3),
+    )
+    def kill_materializer_at(self, place: str, after: bool, number: int) -> None:
+        target: Any = projector_module
+        if not hasattr(target, place):
+            target = Database
+        real = getattr(target, place)
+        calls = 0
+
+        def dying(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number and not after:
+                raise Killed
+            result = real(*arguments)
+            if calls == number:
+                raise Killed
+            return result
+
+        with pytest.MonkeyPatch.context() as patches:
+            patches.setattr(target, place, dying)
+            with suppress(Killed):
+                self.project(30)
+        self.kill_materializer()
+
+    @rule()
+    def replay(self) -> None:
+        self.projector.close()
+        reset_projections(self.home)
+        self.projector = Projector(self.home)
+
+    # --- what is to be seen ---
+
+    @rule()
+    def check(self) -> None:
+        reader = HomeReader(self.home)
+        for run in self.row_counts:
+            self.check_run(reader, run)
+
+    def check_run(self, reader: HomeReader, run: str) -> None:
+        history = reader.history(("e", "p", run), Query())
+        assert history is not None
+        rows = list(history.to_dicts())
+        identities = [(row.get("_rank", 0), row["_step"]) for row in rows]
+        assert len(set(identities)) == len(identities), "a row twice"
+        cells = {
+            (run, rank, step, key): value
+            for row, (rank, step) in zip(rows, identities, strict=True)
+            for key, value in row.items()
+            if key in KEYS and value is not None
+        }
+        assert cells == {key: v for key, v in self.cells.items() if key[0] == run}
+        state = reader.state(("e", "p", run))
+        assert state is not None
+        assert state.row_count == self.row_counts[run]
+        assert state.lost_count == 0
+        assert state.state is self.expected_state(run)
+
+    def expected_state(self, run: str) -> State:
+        of_run = [writer for writer in self.everyone if writer.run == run]
+        if not all(writer.is_over for writer in of_run):
+            return State.RUNNING
+        lost = any(writer.is_lost for writer in of_run)
+        return State.CRASHED if lost else State.FINISHED
+
+    def teardown(self) -> None:
+        try:
+            self.check()
+            self.project(1 << 30)
+            self.check()
+            self.check_replay()
+        finally:
+            self.projector.close()
+            self.log.close()
+            for writer in self.everyone:
+                writer.reader.close()
+            self.patches.undo()
+            shutil.rmtree(self.folder)
+
+    def check_replay(self) -> None:
+        """The home replayed gives the answers of the one that lived through it."""
+        reader = HomeReader(self.home)
+        lived = [reader.state(("e", "p", run)) for run in self.row_counts]
+        self.replay()
+        self.project(1 << 30)
+        assert [reader.state(("e", "p", run)) for run in self.row_counts] == lived
+        self.check()
+
+
+def _fail(*arguments: object) -> Any:
+    raise AssertionError(arguments)
+
+
+TestExactlyOnce = ExactlyOnce.TestCase
+TestExactlyOnce.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS_A_HISTORY,
+    deadline=None,
+    derandomize="FLIGHTLOG_TORTURE" not in os.environ,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)

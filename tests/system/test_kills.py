@@ -1,0 +1,220 @@
+"""SIGKILL of anything at any moment: what log() returned from is there, once.
+
+`FLIGHTLOG_TORTURE=200` runs so many seeds instead of a few; a seed that failed is in
+the name of its test.
+"""
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.system.harness import (
+    Trainer,
+    flightlogd,
+    frames_in_log,
+    is_ended,
+    kill_daemon,
+    make_home,
+    read_rows,
+    run_state,
+    start_daemon,
+    status,
+    stop_daemon,
+    wait_until,
+)
+
+from flightlog_storage.home import Home
+from flightlog_storage.runstate import State
+
+SEED_COUNT = int(os.environ.get("FLIGHTLOG_TORTURE", "3"))
+SEEDS = range(SEED_COUNT)
+ROWS = 10_000
+PACED_ROWS, PACE_S = 300, 0.002
+
+
+class Recovered:
+    """A home whose daemons come and go; ended, whatever is left of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = make_home(folder)
+        self._daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        process = start_daemon(self.home)
+        self._daemons.append(process)
+        return process
+
+    def ensure(self) -> None:
+        """Have a daemon serve, whoever started it."""
+        done = flightlogd(self.home, "start")
+        assert done.returncode == 0, done.stderr
+
+    def close(self) -> None:
+        for process in self._daemons:
+            kill_daemon(process)
+        info = self.home.daemon()
+        if info is not None and info.process.is_alive():
+            with suppress(ProcessLookupError):
+                os.killpg(info.process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Recovered]:
+    place = Recovered(tmp_path)
+    yield place
+    place.close()
+
+
+def is_settled(home: Home) -> bool:
+    """Whether no spool is left: all that was logged has been recorded."""
+    return not any(home.spool.iterdir())
+
+
+def state_of(home: Home) -> State | None:
+    found = run_state(home)
+    return None if found is None else found.state
+
+
+def assert_recovered(home: Home, returned: int, states: set[State]) -> None:
+    """Check that each row is there once; the next one may be, its call was cut off."""
+    wait_until(lambda: is_settled(home), what="for the spool to be recorded")
+    wait_until(lambda: state_of(home) in states, what=f"for {states}")
+    rows = read_rows(home)
+    assert rows == [(n, n) for n in range(len(rows))]
+    assert returned <= len(rows) <= returned + 1
+    assert_log_is_contiguous(home)
+    state = run_state(home)
+    assert state is not None
+    assert state.row_count == len(rows), "folded once each, too"
+    assert state.lost_count == 0
+
+
+def assert_log_is_contiguous(home: Home) -> None:
+    last: dict[bytes, int] = {}
+    for stored in frames_in_log(home):
+        frame = stored.frame
+        assert frame.sequence == last.get(frame.writer, 0) + 1
+        last[frame.writer] = frame.sequence_end - 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "pace_s"), [(ROWS, 0.0), (PACED_ROWS, PACE_S)], ids=["fast", "paced"]
+)
+def test_trainer_killed_right_after_its_last_log_loses_nothing(
+    place: Recovered, rows: int, pace_s: float
+) -> None:
+    place.start()
+    trainer = Trainer(place.home, rows, pace_s, how="kill")
+
+    assert trainer.wait() == -signal.SIGKILL
+
+    assert trainer.returned == rows
+    assert_recovered(place.home, rows, {State.CRASHED})
+    state = run_state(place.home)
+    assert state is not None
+    if pace_s:  # A life too short to be seen leaves no word of its signal.
+        assert state.signal == signal.SIGKILL
+
+
+@pytest.mark.parametrize("how", ["finish", "kill"])
+def test_daemon_absent_for_the_whole_run_costs_nothing(
+    place: Recovered, how: str
+) -> None:
+    with open(place.home.lock, "ab") as lock:  # Daemons that are started step aside.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        trainer = Trainer(place.home, ROWS, how=how)
+        trainer.wait()
+    assert len(read_rows(place.home)) == ROWS, "readable from the spool already"
+
+    place.start()
+
+    ended = State.FINISHED if how == "finish" else State.CRASHED
+    assert_recovered(place.home, ROWS, {ended})
+
+
+@pytest.mark.parametrize("pace_s", [0.0, PACE_S], ids=["fast", "paced"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_trainer_killed_at_any_moment(
+    place: Recovered, seed: int, pace_s: float
+) -> None:
+    chance = random.Random(seed)
+    place.start()
+    count = 1_000_000 if not pace_s else 10_000
+    trainer = Trainer(place.home, count, pace_s)
+    trainer.expect("ready")
+    least = chance.randrange(1, 300 if pace_s else 100_000)
+    trainer.wait_for(least)
+
+    trainer.kill()
+    trainer.wait()
+
+    assert_recovered(place.home, trainer.returned, {State.CRASHED})
+
+
+@pytest.mark.parametrize("pace_s", [0.0, PACE_S], ids=["fast", "paced"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_recorder_killed_at_any_moment(
+    place: Recovered, seed: int, pace_s: float
+) -> None:
+    chance = random.Random(seed)
+    recorder = place.start()
+    rows = 1000 if pace_s else 200_000
+    trainer = Trainer(place.home, rows, pace_s)
+    for _ in range(2):
+        least = min(rows, trainer.returned + chance.randrange(rows // 3))
+        trainer.wait_for(least)
+        recorder.kill()
+        recorder.wait()
+        recorder = place.start()
+
+    assert trainer.wait() == 0
+
+    assert trainer.returned == rows
+    assert_recovered(place.home, rows, {State.FINISHED})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_materializer_killed_at_any_moment(place: Recovered, seed: int) -> None:
+    chance = random.Random(seed)
+    daemon = place.start()
+    rows = 300_000
+    trainer = Trainer(place.home, rows)
+    for _ in range(3):
+        least = min(rows, trainer.returned + chance.randrange(rows // 5))
+        trainer.wait_for(least)
+        pid = wait_until(lambda: status(place.home)["materializer_pid"])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(partial(is_ended, pid))
+
+    assert trainer.wait() == 0
+
+    assert_recovered(place.home, rows, {State.FINISHED})
+    assert stop_daemon(daemon) == 0
+    assert len(read_rows(place.home)) == rows
+
+
+@pytest.mark.parametrize("pace_s", [0.0, PACE_S], ids=["fast", "paced"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_killed_at_once(place: Recovered, seed: int, pace_s: float) -> None:
+    chance = random.Random(seed)
+    daemon = place.start()
+    trainer = Trainer(place.home, 1_000_000, pace_s)
+    trainer.expect("ready")
+    least = chance.randrange(1, 200 if pace_s else 100_000)
+    trainer.wait_for(least)
+
+    trainer.kill()
+    kill_daemon(daemon)
+    trainer.wait()
+    returned = trainer.returned
+    assert returned <= len(read_rows(place.home)) <= returned + 1, "before recovery too"
+    place.ensure()
+
+    assert_recovered(place.home, returned, {State.CRASHED})
