@@ -268,6 +268,8 @@ def process_cpu_s(pid: int) -> float:
 @contextmanager
 def scratch_home(parent: Path | None) -> Iterator[Path]:
     """Give a folder that is gone afterwards."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix="flightlog-benchmark-", dir=parent, ignore_cleanup_errors=True
     ) as folder:

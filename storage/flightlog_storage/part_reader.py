@@ -172,7 +172,10 @@ class Part:
 
     def _read_job(self, job: _Job) -> pa.Table:
         with self.telling_corruption():
-            table = self._open().read_row_groups([job.group], columns=job.names)
+            # Arrow's own threads can abort a process that exits soon after.
+            table = self._open().read_row_groups(
+                [job.group], columns=job.names, use_threads=False
+            )
             for name in job.names:
                 if table.schema.field(name).type != SCHEMA.field(name).type:
                     raise CorruptData(self.name, 0, f"the type of {name} has changed")
