@@ -30,7 +30,6 @@ __all__ = (
     "Database",
     "DeadLetter",
     "MissingEvents",
-    "ProjectRow",
     "RunRow",
     "SavedPart",
     "Tail",
@@ -64,16 +63,6 @@ class RunRow:
     last_step: int
     row_count: int
     lost_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectRow:
-    """A project that has runs."""
-
-    entity: str
-    project: str
-    run_count: int
-    updated_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +246,6 @@ class Database:
             QUERIES["runs"], {"entity": entity, "project": project}
         )
         return [RunRow(State(state), *rest) for state, *rest in rows]
-
-    def find_projects(self) -> list[ProjectRow]:
-        """Return the projects that have runs."""
-        return [ProjectRow(*row) for row in self._query("projects")]
 
     def run_of_writer(self, writer: WriterId) -> int | None:
         """Return the number of the run that the writer logs into."""

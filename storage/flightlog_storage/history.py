@@ -7,19 +7,19 @@ last counts.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from flightlog_storage.cells import RANK, STEP, TIMESTAMP, Cells, History
 from flightlog_storage.columns import Column, Ints, columns_of, concatenate
 from flightlog_storage.event import Kind
-from flightlog_storage.part_reader import Part, SharedArrays, Source
+from flightlog_storage.part_reader import Part, SharedArrays
 from flightlog_storage.parts import Span
 from flightlog_storage.points import Points
 
-__all__ = ("Query", "history_table", "read_history")
+__all__ = ("Query", "read_history")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +39,8 @@ class Query:
     with_time: bool = False
 
 
-def history_table(
-    parts: Sequence[Source], tail: Points | None = None, query: Query | None = None
-) -> pa.Table:
-    """Return a history as an Arrow table (see `History.to_arrow` for its types)."""
-    return read_history(parts, tail, query).to_arrow()
-
-
 def read_history(
-    parts: Sequence[Source], tail: Points | None = None, query: Query | None = None
+    parts: Sequence[Path], tail: Points | None = None, query: Query | None = None
 ) -> History:
     """Return the rows in parts, given in log order, and in the tail after them.
 
@@ -69,14 +62,14 @@ def read_history(
 
 
 def _pieces(
-    parts: Sequence[Source], tail: Points | None, query: Query
+    parts: Sequence[Path], tail: Points | None, query: Query
 ) -> Iterator[Column]:
     """Yield what parts and tail hold of the keys, in log order."""
     wanted = None if query.keys is None else set(query.keys)
     shared = SharedArrays()
     with ExitStack() as stack:
-        for source in parts:
-            part = stack.enter_context(Part(source))
+        for path in parts:
+            part = stack.enter_context(Part(path))
             spans = [span for span in part.spans if _is_wanted(span, wanted, query)]
             yield from part.read(spans, shared, with_time=query.with_time)
     if tail is not None:

@@ -113,13 +113,6 @@ class LogReader:
         segments = self._segments()
         return segments[0].log_id if segments else b""
 
-    def start_position(self) -> LogPosition | None:
-        """Return where the log starts, or None while it has no segment."""
-        segments = self._segments()
-        if not segments:
-            return None
-        return LogPosition(segments[0].first_offset, SEGMENT_HEADER_SIZE)
-
     def end_position(self) -> LogPosition | None:
         """Return the position after the last whole frame."""
         segments = self._segments()

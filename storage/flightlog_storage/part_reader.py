@@ -27,12 +27,10 @@ from flightlog_storage.parts import (
     Span,
 )
 
-__all__ = ("Part", "SharedArrays", "Source", "verify_part")
+__all__ = ("Part", "SharedArrays", "verify_part")
 
 THREADS_MAX = 2
 THREADS_POINTS_MIN = 131_072  # Below, starting threads costs more than it gives.
-
-Source = Path | bytes
 
 
 class SharedArrays:
@@ -71,13 +69,10 @@ class _Job(NamedTuple):
 class Part:
     """An open part; it can be read even if its file is deleted meanwhile."""
 
-    def __init__(self, source: Source) -> None:
-        self.name = source.name if isinstance(source, Path) else "tail"
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
         with self.telling_corruption():
-            if isinstance(source, Path):
-                self._file = pa.OSFile(str(source))
-            else:
-                self._file = pa.BufferReader(source)
+            self._file = pa.OSFile(str(path))
             self._metadata = self._open().metadata
             self.spans = self._read_index()
         self._cached: tuple[int, pa.Table] | None = None
@@ -239,13 +234,13 @@ def _kinds(table: pa.Table, span: Span) -> "NDArray[np.uint8] | None":
     return kinds
 
 
-def verify_part(source: Source, sha256: str | None = None) -> list[str]:
+def verify_part(path: Path, sha256: str | None = None) -> list[str]:
     """Return what is wrong with a part, having read all of it; nothing: `[]`."""
     problems = []
     try:
-        if sha256 is not None and _sha256(source) != sha256:
+        if sha256 is not None and _sha256(path) != sha256:
             problems.append("the file does not match its sha256")
-        with Part(source) as part:
+        with Part(path) as part:
             for group in range(part.spans[-1].group + 1 if part.spans else 0):
                 with part.telling_corruption():
                     problems += _verify_group(part, group)
@@ -257,10 +252,8 @@ def verify_part(source: Source, sha256: str | None = None) -> list[str]:
     return problems
 
 
-def _sha256(source: Source) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -35,7 +35,6 @@ __all__ = (
     "SCHEMA",
     "PartInfo",
     "Span",
-    "encode_part",
     "write_columns",
     "write_part",
 )
@@ -101,16 +100,6 @@ def write_part(folder: Path, name: str, points: Points) -> PartInfo:
     return write_columns(folder, name, columns_of(points))
 
 
-def encode_part(points: Points) -> bytes:
-    """Return a part's bytes, to be read like a file (see history.read_history)."""
-    sink = pa.BufferOutputStream()
-    with _Writer(sink) as writer:
-        for column in columns_of(points):
-            writer.add(column)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
 def write_columns(folder: Path, name: str, columns: Iterable[Column]) -> PartInfo:
     """Write columns, sorted by key, rank and step, as `write_part` does."""
     temporary = folder / f".tmp-{name}"
@@ -150,7 +139,7 @@ def _sync_folder(folder: Path) -> None:
 class _Writer:
     """Gathers columns into row groups and writes the index last."""
 
-    def __init__(self, sink: IO[bytes] | pa.NativeFile) -> None:
+    def __init__(self, sink: IO[bytes]) -> None:
         self.spans: list[Span] = []
         self._pending: list[Column] = []
         self._pending_count = 0

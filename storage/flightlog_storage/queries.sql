@@ -26,10 +26,6 @@ ORDER BY created_at, number
 -- name: run_of_writer
 SELECT run FROM writers WHERE writer = ?
 
--- name: projects
-SELECT entity, project, count(*), max(updated_at) FROM runs GROUP BY entity, project
-ORDER BY entity, project
-
 -- name: save_run
 INSERT INTO runs VALUES (
     :number, :entity, :project, :id, :name, :notes, :group, :job_type, :metadata,

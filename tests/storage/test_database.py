@@ -152,7 +152,6 @@ def test_runs_are_listed_oldest_first(database: Database) -> None:
     assert (runs[0].state, runs[0].last_step) == (State.RUNNING, -1)
     assert database.find_runs() == runs
     assert database.find_runs("other") == database.find_runs("e", "other") == []
-    assert [project.run_count for project in database.find_projects()] == [3]
 
 
 def test_run_is_found_by_its_writer(database: Database) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from flightlog_storage.compaction import merge_parts
 from flightlog_storage.event import Rows
-from flightlog_storage.history import Query, history_table, read_history
-from flightlog_storage.parts import encode_part, write_part
+from flightlog_storage.history import Query, read_history
+from flightlog_storage.parts import write_part
 from flightlog_storage.points import Points
 from flightlog_storage.rows import decode
 
@@ -80,7 +80,7 @@ def test_unknown_key() -> None:
 
     assert read(points, keys=["a", "none"], join="inner") == []
     assert read(points, keys=["a", "none"]) == [{"_step": 1, "a": 1.0}]
-    table = history_table([], points, Query(keys=["none"], join="inner"))
+    table = read_history([], points, Query(keys=["none"], join="inner")).to_arrow()
     assert table.column_names == ["_step", "none"]
 
 
@@ -133,7 +133,7 @@ def test_arrow_types(
 ) -> None:
     points = log(*({"_step": step, "x": value} for step, value in enumerate(values)))
 
-    column = history_table([], points).column("x")
+    column = read_history([], points).to_arrow().column("x")
 
     assert column.type == type_
     assert column.to_pylist() == expected
@@ -142,7 +142,7 @@ def test_arrow_types(
 def test_nan_is_not_null() -> None:
     points = log({"_step": 0, "x": math.nan}, {"_step": 1, "y": 1.0})
 
-    column = history_table([], points).column("x")
+    column = read_history([], points).to_arrow().column("x")
 
     assert math.isnan(column[0].as_py())
     assert column[1].as_py() is None
@@ -211,9 +211,13 @@ def test_history_is_what_was_logged(
     parts: list[list[Logged]], tail: list[Logged], query: Query
 ) -> None:
     expected = model([row for part in [*parts, tail] for row in part], query)
-    encoded = [encode_part(points_of(part)) for part in parts]
 
-    history = read_history(encoded, points_of(tail), query)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, part in enumerate(parts):
+            write_part(folder, str(number), points_of(part))
+        paths = [folder / str(number) for number in range(len(parts))]
+        history = read_history(paths, points_of(tail), query)
 
     assert repr(list(history.to_dicts())) == repr(expected)
     table = history.to_arrow()
