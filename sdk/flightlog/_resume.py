@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from flightlog._run import RunSpec
+from flightlog._spec import RunSpec
 from flightlog.errors import UsageError
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import RunState, State

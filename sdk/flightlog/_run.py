@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from flightlog._alerts import REPEATS_AFTER_S, Alerts
 from flightlog._checks import check_tags
 from flightlog._config import Config
 from flightlog._exits import exit_code_of
@@ -15,13 +16,12 @@ from flightlog._metric import check_definition
 from flightlog._recording import Recording
 from flightlog._rows import RowLog
 from flightlog._say import say
-from flightlog._settings import describe_process
-from flightlog._summary import REMOVED, Summary, put_value
+from flightlog._spec import RunSpec, describe
+from flightlog._summary import Overlay, Summary
 from flightlog._values import plain_text
 from flightlog.errors import UsageError
 from flightlog_storage.codec import RunKey
 from flightlog_storage.event import (
-    AlertRaised,
     ConfigUpdated,
     Event,
     MetricDefined,
@@ -32,36 +32,12 @@ from flightlog_storage.event import (
     SummaryUpdated,
     TagsChanged,
 )
-from flightlog_storage.home import Home
 from flightlog_storage.names import default_name
 from flightlog_storage.spool_writer import SpoolWriter
 
-__all__ = ("FINISH_TIMEOUT_S", "Run", "RunHooks", "RunSpec")
+__all__ = ("FINISH_TIMEOUT_S", "Run", "RunHooks")
 
 FINISH_TIMEOUT_S = 2.0
-ALERT_LEVELS = ("INFO", "WARN", "ERROR")
-ALERT_TITLE_LENGTH_MAX = 64
-ALERT_REPEATS_AFTER_S = 60.0
-
-
-class RunSpec(msgspec.Struct, frozen=True):
-    """What `init()` found out about the run that it opens."""
-
-    home: Home
-    entity: str
-    project: str
-    id: str
-    name: str | None = None
-    notes: str | None = None
-    tags: tuple[str, ...] | None = None
-    group: str | None = None
-    job_type: str | None = None
-    rank: int = 0
-    resumed: bool = False
-    first_step: int = 0
-    allow_val_change: bool = False
-    forked: bool = False
-    quiet: bool = False
 
 
 class RunHooks(msgspec.Struct, frozen=True):
@@ -91,8 +67,8 @@ class Run:
         self._group = spec.group
         self._job_type = spec.job_type
         self._config = Config(self._record_config, spec.allow_val_change)
-        self._set_by_hand: dict[tuple[str, ...], tuple[float, Any]] = {}
-        self._alerted_at: dict[str, float] = {}
+        self._overlay = Overlay()
+        self._alerts = Alerts()
         self._is_finished = False
         self._has_warned = False
         self._recording: Recording | None = self._open(forked=spec.forked)
@@ -173,7 +149,7 @@ class Run:
         title: str,
         text: str = "",
         level: str = "INFO",
-        wait_duration: float = ALERT_REPEATS_AFTER_S,
+        wait_duration: float = REPEATS_AFTER_S,
     ) -> None:
         """Ask a person to look; repeats of a title within `wait_duration` s are one.
 
@@ -183,27 +159,9 @@ class Run:
             UsageError: The run is finished.
         """
         self._check_open("alert")
-        if not isinstance(title, str) or not isinstance(text, str):
-            raise TypeError("alert: title and text must be str")
-        if len(title) > ALERT_TITLE_LENGTH_MAX:
-            raise ValueError(
-                f"alert: the title has more than {ALERT_TITLE_LENGTH_MAX} characters"
-            )
-        if level not in ALERT_LEVELS:
-            raise ValueError(f"alert: level {level!r} is none of {ALERT_LEVELS}")
-        seconds = getattr(wait_duration, "total_seconds", lambda: wait_duration)()
-        now = time.monotonic()
-        if now - self._alerted_at.get(title, -1e18) < seconds:
-            return
-        self._alerted_at[title] = now
-        self._record(
-            AlertRaised(
-                time=time.time(),
-                title=plain_text(title),
-                text=plain_text(text),
-                level=level,
-            )
-        )
+        alert = self._alerts.make(title, text, level, wait_duration)
+        if alert is not None:
+            self._record(alert)
 
     def mark_preempting(self) -> None:
         """Say that this run expects to be preempted: an end other than by exit code 0
@@ -308,7 +266,9 @@ class Run:
 
     @property
     def summary(self) -> Summary:
-        return Summary(self._latest, self._record_summary)
+        return Summary(
+            lambda: self._overlay.over(self._rows.latest()), self._record_summary
+        )
 
     @property
     def name(self) -> str:
@@ -375,8 +335,7 @@ class Run:
     def restore(self, found: Any) -> None:
         """Take over what a resumed run, a RunState, has recorded already."""
         self._config.restore(found.config)
-        for key, value in found.summary.items():
-            self._set_by_hand[(key,)] = (0.0, value)
+        self._overlay.restore(found.summary)
         self._tags = self._tags or tuple(found.tags)
         for field in ("name", "notes", "group", "job_type"):
             if getattr(self._spec, field) is None:
@@ -439,7 +398,7 @@ class Run:
                 forked=forked,
                 host=os.uname().nodename,
                 pid=os.getpid(),
-                **({} if forked else _description(spec)),
+                **({} if forked else describe(spec)),
             )
         )
         recording.start()
@@ -486,20 +445,7 @@ class Run:
         self._check_open("changing summary")
         now = time.time()
         self._record(SummaryUpdated(time=now, changes=changes, removed=removed))
-        self._set_by_hand.update({tuple(path): (now, value) for path, value in changes})
-        self._set_by_hand.update({tuple(path): (now, REMOVED) for path in removed})
-
-    def _latest(self) -> dict[str, Any]:
-        """Return the summary as this process knows it."""
-        found: list[tuple[float, tuple[str, ...], Any]] = [
-            (at, path, value) for path, (at, value) in self._set_by_hand.items()
-        ]
-        for at, row in self._rows.latest():
-            found.extend((at, (key,), value) for key, value in row.items())
-        summary: dict[str, Any] = {}
-        for _, path, value in sorted(found, key=lambda each: each[0]):
-            put_value(summary, path, value)
-        return summary
+        self._overlay.set(now, changes, removed)
 
     def _describe(self, field: str, value: str | None) -> None:
         self._check_open(f"changing {field}")
@@ -508,16 +454,3 @@ class Run:
         value = None if value is None else plain_text(value)
         setattr(self, f"_{field}", value)
         self._record(RunDescribed(time=time.time(), changes={field: value}))
-
-
-def _description(spec: RunSpec) -> dict[str, Any]:
-    """Return what the first writer of a process says of the run."""
-    return {
-        "name": spec.name,
-        "notes": spec.notes,
-        "tags": None if spec.tags is None else list(spec.tags),
-        "group": spec.group,
-        "job_type": spec.job_type,
-        "resumed": spec.resumed,
-        "metadata": describe_process(),
-    }

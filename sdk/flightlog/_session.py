@@ -5,31 +5,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
 
-from flightlog._checks import check_name, check_tags
-from flightlog._config import as_config
 from flightlog._disabled import DisabledRun
 from flightlog._exits import ExitCode
 from flightlog._recording import Recording
-from flightlog._run import FINISH_TIMEOUT_S, Run, RunHooks, RunSpec
+from flightlog._run import FINISH_TIMEOUT_S, Run, RunHooks
 from flightlog._say import say
-from flightlog._settings import (
-    MODES,
-    Settings,
-    job_id,
-    new_id,
-    open_home,
-    read_settings,
-)
+from flightlog._settings import MODES, Settings, read_settings
+from flightlog._spec import RESUME, RunSpec, make_spec
 from flightlog.errors import UsageError
 
 __all__ = ("Session", "join", "session")
 
-RESUME = (None, "allow", "must", "never", "auto", True, False)
 REINIT = (None, "default", "return_previous", "finish_previous", "create_new")
 
 
@@ -97,7 +87,7 @@ class Session:
     def _start(
         self, arguments: dict[str, Any], settings: Settings, shared: bool
     ) -> Run:
-        spec, config = _spec(arguments, settings, shared)
+        spec, config = make_spec(arguments, settings, shared)
         found = None
         how = settings.resume if arguments["resume"] is None else arguments["resume"]
         if how not in RESUME:
@@ -183,56 +173,6 @@ class Session:
 def join(spec: RunSpec) -> Run:
     """Return the run of a pickle, joined by this process."""
     return session.join(spec)
-
-
-def _spec(
-    arguments: Mapping[str, Any], settings: Settings, shared: bool
-) -> tuple[RunSpec, dict[str, Any]]:
-    """Return what run the arguments and the environment ask for, and its config."""
-    project = arguments["project"]
-    if project is not None and arguments["path"] is not None:
-        raise UsageError("path is another word for project: give one of them")
-    project = project if project is not None else arguments["path"]
-    if arguments["resume"] not in RESUME:
-        raise UsageError(f"resume {arguments['resume']!r} is none of {RESUME}")
-    given_id = arguments["id"] if arguments["id"] is not None else settings.run_id
-    if given_id is None and shared:
-        given_id = job_id()
-    rank = arguments["rank"] if arguments["rank"] is not None else settings.rank
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int)):
-        raise TypeError(f"rank must be an int, not {rank!r}")
-    if rank is not None and not 0 <= rank < 2**31:
-        raise ValueError(f"rank must be from 0 to 2**31 - 1, not {rank}")
-    tags = arguments["tags"] if arguments["tags"] is not None else settings.tags
-    config = as_config(arguments["config"])
-    allow = arguments["allow_val_change"]
-    spec = RunSpec(
-        home=open_home(arguments["home"]),
-        entity=_named("entity", arguments["entity"], settings.entity),
-        project=_named("project", project, settings.project),
-        id=new_id() if given_id is None else check_name("id", given_id),
-        name=_text("name", arguments["name"], settings.name),
-        notes=_text("notes", arguments["notes"], settings.notes),
-        tags=None if tags is None else check_tags(tags),
-        group=_text("group", arguments["group"], settings.group),
-        job_type=_text("job_type", arguments["job_type"], settings.job_type),
-        rank=rank or 0,
-        allow_val_change=hasattr(sys, "ps1") if allow is None else bool(allow),
-        quiet=settings.quiet,
-    )
-    return spec, config
-
-
-def _named(what: str, given: object, default: str) -> str:
-    return default if given is None else check_name(what, given)
-
-
-def _text(what: str, given: object, default: str | None) -> str | None:
-    if given is None:
-        return default
-    if not isinstance(given, str):
-        raise TypeError(f"{what} must be a str, not {type(given).__qualname__}")
-    return given
 
 
 session = Session()

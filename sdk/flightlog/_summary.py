@@ -5,7 +5,7 @@ from typing import Any
 
 from flightlog._values import plain, plain_text
 
-__all__ = ("REMOVED", "Summary", "put_value")
+__all__ = ("Overlay", "Summary", "put_value")
 
 REMOVED = object()  # Stands for a value that was deleted.
 
@@ -86,6 +86,33 @@ class Summary(MutableMapping[str, Any]):
 
     def __repr__(self) -> str:
         return repr(self._here())
+
+
+class Overlay:
+    """What was set by hand, among what was logged: the later one counts."""
+
+    def __init__(self) -> None:
+        self._set: dict[tuple[str, ...], tuple[float, Any]] = {}
+
+    def restore(self, summary: Mapping[str, Any]) -> None:
+        """Begin with the summary of a resumed run."""
+        self._set.update({(key,): (0.0, value) for key, value in summary.items()})
+
+    def set(
+        self, now: float, changes: list[tuple[Path, Any]], removed: list[Path]
+    ) -> None:
+        self._set.update({tuple(path): (now, value) for path, value in changes})
+        self._set.update({tuple(path): (now, REMOVED) for path in removed})
+
+    def over(self, logged: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
+        """Return the summary, given (time, values) of the rows logged last."""
+        found = [(at, path, value) for path, (at, value) in self._set.items()]
+        for at, row in logged:
+            found.extend((at, (key,), value) for key, value in row.items())
+        summary: dict[str, Any] = {}
+        for _, path, value in sorted(found, key=lambda each: each[0]):
+            put_value(summary, path, value)
+        return summary
 
 
 def put_value(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -1,0 +1,53 @@
+"""`alert`: checking one, and leaving out its repeats."""
+
+import time
+
+from flightlog._values import plain_text
+from flightlog_storage.event import AlertRaised
+
+__all__ = ("REPEATS_AFTER_S", "Alerts")
+
+LEVELS = ("INFO", "WARN", "ERROR")
+TITLE_LENGTH_MAX = 64
+REPEATS_AFTER_S = 60.0
+
+
+class Alerts:
+    """The alerts of a run."""
+
+    def __init__(self) -> None:
+        self._raised_at: dict[str, float] = {}
+
+    def make(
+        self, title: object, text: object, level: str, wait_duration: object
+    ) -> AlertRaised | None:
+        """Return the event, or None for a title raised within `wait_duration`.
+
+        Raises:
+            TypeError: A text is no str, or the duration no number or timedelta.
+            ValueError: The level is none of LEVELS, or the title is too long.
+        """
+        if not isinstance(title, str) or not isinstance(text, str):
+            raise TypeError("alert: title and text must be str")
+        if len(title) > TITLE_LENGTH_MAX:
+            raise ValueError(
+                f"alert: the title has more than {TITLE_LENGTH_MAX} characters"
+            )
+        if level not in LEVELS:
+            raise ValueError(f"alert: level {level!r} is none of {LEVELS}")
+        seconds = getattr(wait_duration, "total_seconds", lambda: wait_duration)()
+        if not isinstance(seconds, int | float):
+            raise TypeError(
+                "alert: wait_duration must be a number of seconds or a timedelta, "
+                f"not {wait_duration!r}"
+            )
+        now = time.monotonic()
+        if now - self._raised_at.get(title, -1e18) < seconds:
+            return None
+        self._raised_at[title] = now
+        return AlertRaised(
+            time=time.time(),
+            title=plain_text(title),
+            text=plain_text(text),
+            level=level,
+        )
