@@ -6,6 +6,9 @@
 The daemon is started by `flightlog.init()`; nothing else need run.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -78,7 +81,8 @@ def print_table(run) -> None:
         print(f"{row['_step']:>6}" + "".join(f"{row[key]:>12.4f}" for key in keys))
     best = max(row["val/accuracy"] for row in run.scan_history(keys=["val/accuracy"]))
     print(f"{run.state}; best validation accuracy {best:.3f}")
-    print(f"The data lies in {flightlog.Api().home.root}; try: flightlog ls")
+    command = Path(sys.executable).with_name("flightlog")
+    print(f"The data lies in {flightlog.Api().home.root}; try: {command} ls")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ CONTRACT = {
 ALLOWED = {
     "flightlog": {"flightlog", *CONTRACT},
     "flightlog._resume": {"flightlog", "flightlog_storage"},
+    "flightlog._reuse": {"flightlog", "flightlog_storage"},
     "flightlog._runs": {"flightlog", "flightlog_storage"},
     "flightlog._scan": {"flightlog", "flightlog_storage"},
     "flightlog.api": {"flightlog", "flightlog_storage"},

@@ -69,8 +69,14 @@ def start(home: str | None) -> None:
     if _answers(found):
         click.echo("already running")
         return
-    found.create()
-    with open(found.daemon_log, "ab") as output:
+    try:
+        found.create()
+        descriptor = os.open(
+            found.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+        )
+    except (HomeUnusable, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    with open(descriptor, "wb") as output:
         process = subprocess.Popen(
             [
                 sys.executable,

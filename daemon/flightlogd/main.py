@@ -58,7 +58,13 @@ def run(config: DaemonConfig) -> None:
         config.home.log, now_ns=time.time_ns, quarantine=config.home.quarantine
     )
     for damage in log.recovery:
-        logger.error("damage in the log: %s", damage)
+        logger.error(
+            "damage in the log: %s, byte %d: %s (events lost: %s)",
+            damage.segment,
+            damage.position,
+            damage.why,
+            "unknown" if damage.count is None else damage.count,
+        )
     if config.passed_fd is None:
         config.home.create_socket_folder()
     listener = Listener(config.home.socket, config.passed_fd)

@@ -7,6 +7,7 @@ import signal
 import time
 
 import anyio
+import pyarrow as pa
 from anyio import to_thread
 
 from flightlog_storage.home import Home
@@ -34,6 +35,7 @@ def run(home: Home, wake_fd: int) -> None:
     )
     fcntl.flock(lock, fcntl.LOCK_EX)  # A predecessor may be in its last transaction.
     os.set_blocking(wake_fd, False)
+    pa.set_memory_pool(pa.system_memory_pool())  # Which can give back what it freed.
     projector = Projector(home)
     try:
         anyio.run(_serve, home, projector, wake_fd)

@@ -11,6 +11,7 @@ flightlog.Api().run(run.path).history()
 
 from typing import TYPE_CHECKING, Any
 
+from flightlog._alerts import AlertLevel
 from flightlog._run import Run
 from flightlog._top import (
     active_run,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     summary: Summary
 
 __all__ = (
+    "AlertLevel",
     "Api",
     "BadArgumentError",
     "CommError",

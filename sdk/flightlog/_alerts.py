@@ -1,15 +1,23 @@
 """`alert`: checking one, and leaving out its repeats."""
 
 import time
+from enum import StrEnum
 
 from flightlog._values import plain_text
 from flightlog_storage.event import AlertRaised
 
-__all__ = ("REPEATS_AFTER_S", "Alerts")
+__all__ = ("REPEATS_AFTER_S", "AlertLevel", "Alerts")
 
-LEVELS = ("INFO", "WARN", "ERROR")
 TITLE_LENGTH_MAX = 64
 REPEATS_AFTER_S = 60.0
+
+
+class AlertLevel(StrEnum):
+    """How urgent an alert is. As in W&B."""
+
+    INFO = "INFO"
+    WARN = "WARN"
+    ERROR = "ERROR"
 
 
 class Alerts:
@@ -25,7 +33,7 @@ class Alerts:
 
         Raises:
             TypeError: A text is no str, or the duration no number or timedelta.
-            ValueError: The level is none of LEVELS, or the title is too long.
+            ValueError: The level is no AlertLevel, or the title is too long.
         """
         if not isinstance(title, str) or not isinstance(text, str):
             raise TypeError("alert: title and text must be str")
@@ -33,8 +41,9 @@ class Alerts:
             raise ValueError(
                 f"alert: the title has more than {TITLE_LENGTH_MAX} characters"
             )
-        if level not in LEVELS:
-            raise ValueError(f"alert: level {level!r} is none of {LEVELS}")
+        if not isinstance(level, str) or level.upper() not in tuple(AlertLevel):
+            levels = ", ".join(AlertLevel)
+            raise ValueError(f"alert: level {level!r} is none of {levels}")
         seconds = getattr(wait_duration, "total_seconds", lambda: wait_duration)()
         if not isinstance(seconds, int | float):
             raise TypeError(
@@ -49,5 +58,5 @@ class Alerts:
             time=time.time(),
             title=plain_text(title),
             text=plain_text(text),
-            level=level,
+            level=level.upper(),
         )

@@ -30,6 +30,7 @@ class Recording:
         owner = SpoolOwner(uuid.uuid4().bytes, this_process(), run, forked)
         self.spool = SpoolWriter(home.spool, owner, lambda: None)
         self.dropped_count = 0
+        self._reported_count = 0
         self._sender = Sender(home, self.spool)
         self._sender.on_round = self._report_drops
         self.spool.wake = self._sender.wake
@@ -91,12 +92,12 @@ class Recording:
         return is_durable
 
     def _report_drops(self) -> None:
-        if not self.dropped_count:
+        if self.dropped_count == self._reported_count:
             return
         reason = "the disk refused the spool"
         with self.spool.lock:  # The sender and the loop may come at once.
-            count = self.dropped_count
+            count = self.dropped_count - self._reported_count
             gap = Gap(time=time.time(), count=count, reason=reason)
             with suppress(OSError):
                 self.spool.put(encode_event(gap))
-                self.dropped_count -= count
+                self._reported_count += count

@@ -116,6 +116,8 @@ class RowLog:
         if writer.idle:
             writer.wake()
 
+    log.__qualname__ = "Run.log"  # What a TypeError for a wrong argument names.
+
     def sync_steps(self, definition: Any) -> None:
         """Take a metric's definition into account from the next row on."""
         with self.writer.lock:
@@ -215,6 +217,8 @@ class RowLog:
 
     def _take_step(self, step: object, commit: bool | None) -> int:
         """Return the row's step and let the current one follow."""
+        if isinstance(step, bool):
+            raise TypeError(f"step must be an int, not {step!r}")
         try:
             at = operator.index(step)  # type: ignore[arg-type]  # Said in the except.
         except TypeError:

@@ -155,7 +155,7 @@ class Run:
 
         Raises:
             TypeError: `title` or `text` is no str.
-            ValueError: `level` is not INFO, WARN or ERROR, or the title is too long.
+            ValueError: `level` is no AlertLevel, in any case, or the title is too long.
             UsageError: The run is finished.
         """
         self._check_open("alert")
@@ -366,7 +366,19 @@ class Run:
         event = RunFinished(time=time.time(), exit_code=exit_code, implied=implied)
         is_durable = recording.finish(event, timeout_s)
         self._hooks.ended(self)
-        if not is_durable and not (self._spec.quiet if quiet is None else quiet):
+        if recording.dropped_count:
+            say(
+                f"run {self.path}: the disk refused {recording.dropped_count:,} rows, "
+                "which are lost; the run counts them"
+            )
+        if is_durable:
+            return
+        if not recording.folder.exists():
+            say(
+                f"run {self.path}: its spool {recording.folder} was deleted: what the "
+                "daemon had not taken is lost"
+            )
+        elif not (self._spec.quiet if quiet is None else quiet):
             say(
                 f"run {self.path}: the daemon has not taken everything yet; the rest "
                 f"is safe in {recording.folder} and will follow"
@@ -409,6 +421,11 @@ class Run:
         self._check_open("log")
         self._recording = self._open(forked=True)
         self._hooks.forked(self)
+        if not self._spec.quiet:
+            say(
+                f"run {self.path}: the forked process {os.getpid()} logs into it, too; "
+                "rows of equal step and key replace one another"
+            )
         return self._recording.spool
 
     def _check_open(self, what: str) -> None:

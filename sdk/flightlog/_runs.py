@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from flightlog._say import say
@@ -15,7 +15,7 @@ from flightlog._scan import (
     spread,
     with_runtime,
 )
-from flightlog.errors import BadArgumentError, CommError, NotFoundError
+from flightlog.errors import BadArgumentError, CommError, Error, NotFoundError
 from flightlog_storage.cells import RANK, STEP, TIMESTAMP, History
 from flightlog_storage.database import RunRow
 from flightlog_storage.errors import StorageError
@@ -68,8 +68,8 @@ class Runs(Sequence["Run"]):
         return self._runs()[index]
 
     def __repr__(self) -> str:
-        names = ", ".join("/".join(project) for project in self._projects[:1])
-        return f"<Runs {names}>"
+        where = "/".join(self._projects[0]) if self._projects else "all projects"
+        return f"<Runs of {where}: {len(self)}>"
 
 
 class Run:
@@ -218,7 +218,7 @@ class Run:
         try:
             import pandas as pd  # Optional, and slow to load.
         except ImportError:
-            say("pandas is not installed: history() returns a list of dicts")
+            _say_once("pandas is not installed: history() returns a list of dicts")
             return rows
         return pd.DataFrame.from_records(rows)
 
@@ -302,8 +302,16 @@ class Run:
         return replace(found, cells=()) if logged == [] else found
 
     def __repr__(self) -> str:
-        state = "not found" if self._state is None else self._state.state
+        try:
+            state = self.state
+        except Error:
+            state = "not found"
         return f"<Run {'/'.join(self._key)} ({state})>"
+
+
+@cache
+def _say_once(text: str) -> None:
+    say(text)
 
 
 def reading(read: Callable[[], _Found]) -> _Found:

@@ -97,6 +97,11 @@ class Session:
             from flightlog._resume import resume
 
             spec, found = resume(spec, how)
+        elif arguments["id"] is not None and not (shared or spec.rank):
+            # Loaded only here: it brings SQLite.
+            from flightlog._reuse import warn_of_reuse
+
+            warn_of_reuse(spec)
         run = self._open(spec)
         if found is not None:
             run.restore(found)

@@ -77,8 +77,11 @@ def open_home(explicit: str | os.PathLike[str] | None) -> Home:
     """Return the home to use, its folders made.
 
     Raises:
+        TypeError: It is no path.
         UsageError: It cannot be used; says why and what to do.
     """
+    if explicit is not None and not isinstance(explicit, str | os.PathLike):
+        raise TypeError(f"home must be a path, not {explicit!r}")
     try:
         home = choose_home(explicit, os.environ)
         home.create()

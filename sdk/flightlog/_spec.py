@@ -9,6 +9,7 @@ import msgspec
 from flightlog._checks import check_name, check_tags
 from flightlog._config import as_config
 from flightlog._settings import Settings, describe_process, job_id, new_id, open_home
+from flightlog._values import plain
 from flightlog.errors import UsageError
 from flightlog_storage.home import Home
 
@@ -56,7 +57,8 @@ def make_spec(
     if rank is not None and not 0 <= rank < 2**31:
         raise ValueError(f"rank must be from 0 to 2**31 - 1, not {rank}")
     tags = arguments["tags"] if arguments["tags"] is not None else settings.tags
-    config = as_config(arguments["config"])
+    given = as_config(arguments["config"])
+    config = {key: plain(key, value) for key, value in given.items()}
     allow = arguments["allow_val_change"]
     spec = RunSpec(
         home=open_home(arguments["home"]),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from flightlog_storage.codec import RunKey, run_of
 from flightlog_storage.database import Database, DeadLetter, MissingEvents
-from flightlog_storage.event import Malformed, Rows, RunStarted, WriterId
+from flightlog_storage.event import Malformed, Rows, RunStarted, WriterId, WriterLost
 from flightlog_storage.fold import apply, receive
 from flightlog_storage.frame import Frame
 from flightlog_storage.rows import decode
@@ -95,6 +95,13 @@ class Folding:
                 )
             )
         return folded
+
+    def lose(self, writer: WriterId) -> None:
+        """Take a writer for dead, as far as it has not said goodbye."""
+        state = self._state_of(writer)
+        if state is not None:
+            lost = WriterLost(time=state.updated_at, reason="its process is gone")
+            apply(state, writer, lost)
 
     def rank_of(self, writer: WriterId) -> int:
         state = self._state_of(writer)

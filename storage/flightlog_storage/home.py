@@ -29,8 +29,13 @@ NETWORK_FILE_SYSTEMS = frozenset((
     "afs", "pvfs2", "orangefs", "9p", "wekafs", "fuse.ceph", "fuse.sshfs",
     "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
 ))
-# fmt: on
 _FOLDERS = ("log", "histories", "spool", "quarantine")
+# What may lie in a home before all its folders do.
+_NAMES = frozenset((
+    *_FOLDERS, "files", "resume", "state.db", "state.db-wal", "state.db-shm",
+    "daemon.lock", "daemon.log", "daemon.sock", "materializer.lock", "lost+found",
+))
+# fmt: on
 
 
 class DaemonInfo(msgspec.Struct, frozen=True):
@@ -97,10 +102,11 @@ class Home(msgspec.Struct, frozen=True):
         """Make the home's folders, for their owner alone.
 
         Raises:
-            HomeUnusable: They cannot be made or are not ours.
+            HomeUnusable: They cannot be made, are not ours, or hold something else.
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_ours(self.root)
             for name in _FOLDERS:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
             _check_private(self.root)
@@ -227,6 +233,16 @@ def _is_private(folder: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _check_ours(root: Path) -> None:
+    """Refuse a folder that holds something else and was named by a slip."""
+    there = frozenset(os.listdir(root))
+    if not there <= _NAMES and not there.issuperset(_FOLDERS):
+        raise HomeUnusable(
+            root,
+            f"holds other files: give a folder of its own, such as {root}/flightlog",
+        )
 
 
 def _check_private(folder: Path) -> None:

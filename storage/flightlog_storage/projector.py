@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+import pyarrow as pa
+
 from flightlog_storage.compaction import merge_parts
 from flightlog_storage.database import (
     Checkpoint,
@@ -200,9 +202,7 @@ class Projector:
         ended = {n for n in touched if not self._folding.states[n].active}
         self._new_parts.clear()
         self._folded.clear()
-        for number in sorted(grown | ended):
-            self._compact(number)
-        self._forget_some()
+        self._tidy(grown | ended)
 
     def _save_tails(self) -> None:
         for part in self._new_parts:
@@ -301,7 +301,12 @@ class Projector:
             if (int(path.parent.name), path.name) not in named:
                 path.unlink()
 
-    def _forget_some(self) -> None:
+    def _tidy(self, changed: set[int]) -> None:
+        """Merge parts, and let go of memory that is not needed any more."""
+        for number in sorted(changed):
+            self._compact(number)
+        if changed:  # Back to the system with it, or else fragments pile up.
+            pa.default_memory_pool().release_unused()
         states = self._folding.states
         if len(states) > STATES_KEPT_MAX:
             for number in [n for n, state in states.items() if not state.active]:

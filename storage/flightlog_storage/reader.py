@@ -28,7 +28,7 @@ from flightlog_storage.projector import part_folder
 from flightlog_storage.rows import decode
 from flightlog_storage.runstate import RunState
 from flightlog_storage.segment import Damage
-from flightlog_storage.spool import read_owner
+from flightlog_storage.spool import SpoolOwner, read_owner
 from flightlog_storage.spool_reader import Cut, SpoolReader
 
 __all__ = ("HomeReader", "RunKeyParts")
@@ -107,7 +107,7 @@ class HomeReader:
             folding = Folding(database)
             for item in self._unfolded(database.checkpoint()):
                 _fold(folding, item)
-            _fold_spools(folding, spools, Points(), is_last=is_last)
+            self._fold_spools(folding, spools, Points(), is_last=is_last)
             rows = {row.number: row for row in database.find_runs(entity, project)}
             for number, state in folding.states.items():
                 if entity in (None, state.entity) and project in (None, state.project):
@@ -132,7 +132,7 @@ class HomeReader:
                 folded = _fold(folding, item)
                 for rows in folded.rows if with_points else ():
                     points.add(rows, folded.rank)
-            _fold_spools(folding, spools, points, is_last=is_last)
+            self._fold_spools(folding, spools, points, is_last=is_last)
             state = folding.load(*key)
             if state is None:
                 return None
@@ -161,8 +161,8 @@ class HomeReader:
                 if isinstance(rows, Rows):
                     points.add(rows, rank)
 
-    def _spools(self, key: RunKeyParts | None) -> list[tuple[Path, WriterId]]:
-        """Return the spools of a run, or of all, with their writers.
+    def _spools(self, key: RunKeyParts | None) -> list[tuple[Path, SpoolOwner]]:
+        """Return the spools of a run, or of all, with their owners.
 
         To be asked before the log is read: what leaves a spool later is in the log.
         """
@@ -170,8 +170,41 @@ class HomeReader:
         for folder in sorted(self._home.spool.glob("[!.]*")):
             owner = read_owner(folder)
             if owner is not None and key in (None, owner.run[:3]):
-                found.append((folder, WriterId(owner.writer)))
+                found.append((folder, owner))
         return found
+
+    def _fold_spools(
+        self,
+        folding: Folding,
+        spools: list[tuple[Path, SpoolOwner]],
+        points: Points,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Fold what writers have logged and the daemon has not recorded.
+
+        Raises:
+            _Moved: Some of it was recorded meanwhile. But what is missing the last time
+                is not in the log either: then it is lost, and the rest is read.
+        """
+        daemon = self._home.daemon()
+        is_served = daemon is not None and daemon.process.is_alive()
+        for index, (folder, owner) in enumerate(spools):
+            offset = _NOWHERE + index  # Also the number of a run that begins there.
+            writer = WriterId(owner.writer)
+            expected = folding.next_sequence(writer)
+            for cut in _unrecorded(folder, expected, is_last=is_last):
+                frame = Frame(
+                    len(cut.payload), 0, cut.count, writer, cut.sequence, offset
+                )
+                folded = folding.fold(frame, cut.payload)
+                for rows in folded.rows:
+                    points.add(rows, folded.rank)
+            if not (folder / "lock").exists() and not is_last:
+                raise _Moved
+            # The daemon tells of the dead, and knows more; without one, we do.
+            if not is_served and not owner.process.is_alive():
+                folding.lose(writer)
 
     def _unfolded(
         self, checkpoint: Checkpoint, wanted: _Wanted | None = None
@@ -212,30 +245,6 @@ class HomeReader:
 def _is_damage(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _fold_spools(
-    folding: Folding,
-    spools: list[tuple[Path, WriterId]],
-    points: Points,
-    *,
-    is_last: bool,
-) -> None:
-    """Fold what writers have logged and the daemon has not recorded.
-
-    Raises:
-        _Moved: Some of it was recorded meanwhile. But what is missing the last time
-            is not in the log either: then it is lost, and the rest is read.
-    """
-    for index, (folder, writer) in enumerate(spools):
-        offset = _NOWHERE + index  # Also the number of a run that begins there.
-        for cut in _unrecorded(folder, folding.next_sequence(writer), is_last=is_last):
-            frame = Frame(len(cut.payload), 0, cut.count, writer, cut.sequence, offset)
-            folded = folding.fold(frame, cut.payload)
-            for rows in folded.rows:
-                points.add(rows, folded.rank)
-        if not (folder / "lock").exists() and not is_last:
-            raise _Moved
 
 
 def _unrecorded(folder: Path, expected: int, *, is_last: bool) -> Iterator[Cut]:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -127,15 +128,15 @@ def test_a_spool_recorded_and_removed_while_reading_is_not_missed(
 ) -> None:
     spool = open_spool(recorded.home)
     log_row(spool, 0)
-    fold_spools = module._fold_spools
+    fold_spools = HomeReader._fold_spools
 
-    def first_have_it_recorded(*arguments: object, **options: object) -> None:
+    def first_have_it_recorded(*arguments: Any, **options: Any) -> None:
         if spool.folder.exists():
             record(recorded, spool)  # After the log was read, before the spool is.
             remove_spool(spool.folder)
-        fold_spools(*arguments, **options)  # type: ignore[arg-type]
+        fold_spools(*arguments, **options)
 
-    monkeypatch.setattr(module, "_fold_spools", first_have_it_recorded)
+    monkeypatch.setattr(HomeReader, "_fold_spools", first_have_it_recorded)
 
     assert rows_of(recorded.home, "r") == [(0, 0.0)]
 

@@ -41,7 +41,9 @@ def _print(home: Home, findings: Findings) -> None:
     counts = findings.counts
     checked = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     if findings.problems:
-        talk(f"{len(findings.problems)} damaged places in {home.root} ({checked})")
+        count = len(findings.problems)
+        places = "damaged place" if count == 1 else "damaged places"
+        talk(f"{count} {places} in {home.root} ({checked})")
     else:
         emit(f"sound: {home.root} ({checked})")
 

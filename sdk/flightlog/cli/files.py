@@ -18,8 +18,8 @@ __all__ = ("check_projections", "check_spools")
 
 
 def check_projections(home: Home, findings: Findings, *, full: bool) -> None:
-    if not home.state.exists():
-        findings.notes.append("nothing is folded yet: there is no state.db")
+    if not home.state.exists() or not home.state.stat().st_size:
+        findings.notes.append("nothing is folded yet: state.db is not there, or empty")
         return
     try:
         with Database.open_reader(home.state) as database:

@@ -39,11 +39,15 @@ def list_runs(
         emit_json("flightlog.runs/1", data)
         return
     now = time.time()
-    header = ("STATE", "NAME", "RUN", "STEPS", "ROWS", "UPDATED", *keys)
+    header = ["STATE", "NAME", "RUN", "STEPS", "ROWS", "UPDATED", *keys]
     lines = [
         [*_line(row, now), *(shown(value.get(key, "")) for key in keys)]
         for row, value in zip(rows, values, strict=True)
     ]
+    if any(row.lost_count for row in rows):
+        header.append("LOST")
+        for row, line in zip(rows, lines, strict=True):
+            line.append(str(row.lost_count or ""))
     emit_table(header, lines)
     if not rows:
         talk(f"no runs in {home.root}")
