@@ -221,7 +221,7 @@ class Daemon:
 
     def refresh(self) -> Self:
         """Learn who the processes are."""
-        status = json.loads(self.control("status", "--json"))
+        status = json.loads(self.control("status", "--json"))["data"]
         status = status.get("data", status)
         self.pids = {
             "recorder": status["pid"],

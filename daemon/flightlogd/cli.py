@@ -24,7 +24,7 @@ POLL_INTERVAL_S = 0.02
 EXIT_FAILED, EXIT_UNREACHABLE = 1, 4
 
 _home = click.option(
-    "--home", metavar="FOLDER", help="The home to serve. [default: the user's own]"
+    "--home", metavar="FOLDER", help="The home to serve. [default: FLIGHTLOG_HOME, or the user's own]"
 )
 
 
@@ -127,12 +127,15 @@ def status(home: str | None, as_json: bool) -> None:
     found = _find_home(home)
     answer = ask_status(found, timeout_s=5.0)
     if answer is None:
-        click.echo("{}" if as_json else f"no daemon answers for {found.root}")
+        click.echo(f"no daemon answers for {found.root}", err=True)
         sys.exit(EXIT_UNREACHABLE)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(answer)))
+        document = {"schema": "flightlogd.status/1", "data": answer}
+        click.echo(msgspec.json.format(msgspec.json.encode(document)))
         return
-    for name, value in msgspec.to_builtins(answer).items():
+    fields = msgspec.to_builtins(answer)
+    counters = fields.pop("counters")
+    for name, value in (fields | counters).items():
         click.echo(f"{name:22} {value}")
 
 

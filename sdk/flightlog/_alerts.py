@@ -8,7 +8,7 @@ from flightlog_storage.event import AlertRaised
 
 __all__ = ("REPEATS_AFTER_S", "AlertLevel", "Alerts")
 
-TITLE_LENGTH_MAX = 64
+ALERT_TITLE_LENGTH_MAX = 64
 REPEATS_AFTER_S = 60.0
 
 
@@ -37,9 +37,9 @@ class Alerts:
         """
         if not isinstance(title, str) or not isinstance(text, str):
             raise TypeError("alert: title and text must be str")
-        if len(title) > TITLE_LENGTH_MAX:
+        if len(title) > ALERT_TITLE_LENGTH_MAX:
             raise ValueError(
-                f"alert: the title has more than {TITLE_LENGTH_MAX} characters"
+                f"alert: the title has more than {ALERT_TITLE_LENGTH_MAX} characters"
             )
         if not isinstance(level, str) or level.upper() not in tuple(AlertLevel):
             levels = ", ".join(AlertLevel)

@@ -17,13 +17,17 @@ _FORBIDDEN = {
 }
 
 
-def check_name(what: str, value: object) -> str:
+def check_name(what: str, value: object, called: str | None = None) -> str:
     """Return `value` if it can be an id, a project or an entity.
+
+    `called` is what the user calls it, by default the same.
 
     Raises:
         TypeError: It is not a string.
         UsageError: It is empty, too long or has a forbidden character.
     """
+    forbidden = _FORBIDDEN[what]
+    what = called or what
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {type(value).__name__}")
     if not value or value != value.strip():
@@ -32,7 +36,7 @@ def check_name(what: str, value: object) -> str:
         raise UsageError(
             f"{what} has {len(value)} characters; at most {NAME_LENGTH_MAX} are allowed"
         )
-    found = _FORBIDDEN[what].search(value)
+    found = forbidden.search(value)
     if found:
         raise UsageError(f"{what} {value!r} must not contain {found.group()!r}")
     if any(part in ("", ".", "..") for part in value.split("/")):

@@ -1,10 +1,12 @@
 """A run that records nothing: `mode="disabled"`."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from flightlog._config import Config
 from flightlog._summary import Summary, put_value
+from flightlog_storage.event import MetricDefined
 from flightlog_storage.names import default_name
 
 __all__ = ("DisabledRun",)
@@ -19,23 +21,26 @@ class DisabledRun:
     disabled = True
     offline = False
     resumed = False
-    id = "disabled"
     entity = "local"
-    project = "disabled"
-    path = "local/disabled/disabled"
     url = ""
     rank = 0
     starting_step = 0
     start_time = 0.0
 
-    def __init__(self) -> None:
-        self.name = default_name(self.id)
-        self.notes: str | None = None
-        self.group: str | None = None
-        self.job_type: str | None = None
-        self.tags: tuple[str, ...] = ()
+    def __init__(self, arguments: Mapping[str, Any] | None = None) -> None:
+        """Make one that answers what `init()` was given."""
+        given = arguments or {}
+        self.id: str = given.get("id") or "disabled"
+        self.project: str = given.get("project") or given.get("path") or "disabled"
+        self.path = f"{self.entity}/{self.project}/{self.id}"
+        self.name: str = given.get("name") or default_name(self.id)
+        self.notes: str | None = given.get("notes")
+        self.group: str | None = given.get("group")
+        self.job_type: str | None = given.get("job_type")
+        self.tags = tuple(given.get("tags") or ())
         self.step = 0
         self.config = Config(lambda changes, removed: None, allow_val_change=True)
+        self.config.update(given.get("config"))
         self._values: dict[str, Any] = {}
         self.summary = Summary(lambda: self._values, self._keep)
 
@@ -50,8 +55,8 @@ class DisabledRun:
     ) -> None:
         pass
 
-    def define_metric(self, name: str, *args: object, **rest: object) -> None:
-        pass
+    def define_metric(self, name: str, *args: object, **rest: object) -> MetricDefined:
+        return MetricDefined(time=0.0, name=name)
 
     def alert(self, title: str, *args: object, **rest: object) -> None:
         pass
@@ -82,5 +87,7 @@ class DisabledRun:
     ) -> None:
         pass
 
-    def __reduce__(self) -> tuple[type["DisabledRun"], tuple[()]]:
-        return DisabledRun, ()
+    def __reduce__(self) -> tuple[type["DisabledRun"], tuple[dict[str, Any]]]:
+        names = ("id", "project", "name", "notes", "group", "job_type", "tags")
+        given = {name: getattr(self, name) for name in names}
+        return DisabledRun, (given | {"config": self.config.as_dict()},)

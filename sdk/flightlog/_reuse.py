@@ -1,5 +1,7 @@
 """A run id used again: what is there already is told of."""
 
+import sqlite3
+
 from flightlog._say import say
 from flightlog._spec import RunSpec
 from flightlog_storage.database import Database
@@ -15,7 +17,7 @@ def warn_of_reuse(spec: RunSpec) -> None:
     try:
         with Database.open_reader(spec.home.state) as database:
             found = database.load_run(spec.entity, spec.project, spec.id)
-    except StorageError:
+    except (StorageError, sqlite3.Error):
         return  # Whoever reads will tell.
     if found is not None and not found.active:
         say(

@@ -31,6 +31,7 @@ __all__ = ("Run", "Runs", "reading")
 
 _Found = TypeVar("_Found")
 RUNTIME = "_runtime"
+_MADE_OF_TIME = frozenset((TIMESTAMP, RUNTIME))
 _MADE = (STEP, TIMESTAMP, RUNTIME)  # Columns that are made here, not logged.
 
 
@@ -263,15 +264,16 @@ class Run:
             raise BadArgumentError(
                 f"page_size must be a positive int, not {page_size!r}"
             )
-        history = self._history(wanted, min_step, max_step, with_time=wanted is None)
-        started = None if wanted is not None else self.load().created_at
+        with_time = wanted is None or not _MADE_OF_TIME.isdisjoint(wanted)
+        history = self._history(wanted, min_step, max_step, with_time)
+        started = self.load().created_at if with_time else None
         return HistoryScan(self, history, wanted, page_size, started)
 
     def _sampled(
         self, samples: int, keys: list[str] | None, x_axis: str
     ) -> list[dict[str, Any]]:
         columns = None if keys is None else list(dict.fromkeys((x_axis, *keys)))
-        with_time = columns is None or TIMESTAMP in columns or RUNTIME in columns
+        with_time = columns is None or not _MADE_OF_TIME.isdisjoint(columns)
         history = self._history(columns, None, None, with_time)
         places = spread(len(history), samples)
         rows = list(with_runtime(history.take(places), self.load().created_at))

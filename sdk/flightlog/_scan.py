@@ -44,7 +44,16 @@ class HistoryScan(Iterator[dict[str, Any]]):
     def _all(self) -> Iterator[dict[str, Any]]:
         if self._started is None:
             return self._history.to_dicts()
-        return with_runtime(self._history, self._started)
+        rows = with_runtime(self._history, self._started)
+        return rows if self.keys is None else self._asked_for(rows)
+
+    def _asked_for(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Leave out what came along with the time."""
+        extra = {"_timestamp", "_runtime"}.difference(self.keys or ())
+        for row in rows:
+            for key in extra:
+                row.pop(key, None)
+            yield row
 
 
 def with_runtime(history: History, started: float) -> Iterator[dict[str, Any]]:

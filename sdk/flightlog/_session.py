@@ -46,7 +46,7 @@ class Session:
                 return previous
             run: Run | DisabledRun
             if mode == "disabled":
-                run = DisabledRun()
+                run = DisabledRun(arguments)
             else:
                 shared = arguments["shared"] or mode == "shared"
                 run = self._start(arguments, settings, shared)

@@ -82,6 +82,8 @@ def open_home(explicit: str | os.PathLike[str] | None) -> Home:
     """
     if explicit is not None and not isinstance(explicit, str | os.PathLike):
         raise TypeError(f"home must be a path, not {explicit!r}")
+    if "\0" in os.fspath(explicit or ""):
+        raise UsageError(f"home {explicit!r} holds a null character")
     try:
         home = choose_home(explicit, os.environ)
         home.create()

@@ -9,12 +9,13 @@ import msgspec
 from flightlog._checks import check_name, check_tags
 from flightlog._config import as_config
 from flightlog._settings import Settings, describe_process, job_id, new_id, open_home
-from flightlog._values import plain
+from flightlog._values import plain, plain_text
 from flightlog.errors import UsageError
 from flightlog_storage.home import Home
 
 __all__ = ("RESUME", "RunSpec", "describe", "make_spec")
 
+TEXT_LENGTH_MAX = 1 << 20
 RESUME = (None, "allow", "must", "never", "auto", True, False)
 
 
@@ -45,6 +46,7 @@ def make_spec(
     project = arguments["project"]
     if project is not None and arguments["path"] is not None:
         raise UsageError("path is another word for project: give one of them")
+    what = "project" if arguments["path"] is None else "path"
     project = project if project is not None else arguments["path"]
     if arguments["resume"] not in RESUME:
         raise UsageError(f"resume {arguments['resume']!r} is none of {RESUME}")
@@ -63,7 +65,7 @@ def make_spec(
     spec = RunSpec(
         home=open_home(arguments["home"]),
         entity=_named("entity", arguments["entity"], settings.entity),
-        project=_named("project", project, settings.project),
+        project=_named("project", project, settings.project, what),
         id=new_id() if given_id is None else check_name("id", given_id),
         name=_text("name", arguments["name"], settings.name),
         notes=_text("notes", arguments["notes"], settings.notes),
@@ -77,8 +79,8 @@ def make_spec(
     return spec, config
 
 
-def _named(what: str, given: object, default: str) -> str:
-    return default if given is None else check_name(what, given)
+def _named(what: str, given: object, default: str, called: str | None = None) -> str:
+    return default if given is None else check_name(what, given, called)
 
 
 def _text(what: str, given: object, default: str | None) -> str | None:
@@ -86,7 +88,12 @@ def _text(what: str, given: object, default: str | None) -> str | None:
         return default
     if not isinstance(given, str):
         raise TypeError(f"{what} must be a str, not {type(given).__qualname__}")
-    return given
+    if len(given) > TEXT_LENGTH_MAX:
+        raise ValueError(
+            f"{what} has {len(given):,} characters; at most {TEXT_LENGTH_MAX:,} can be "
+            "stored"
+        )
+    return plain_text(given)
 
 
 def describe(spec: RunSpec) -> dict[str, Any]:

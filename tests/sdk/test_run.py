@@ -357,9 +357,11 @@ def test_disabled_run_does_nothing(home: Path) -> None:
         run.alert("x")
         run.mark_preempting()
         assert run.flush() is True
+        assert run.define_metric("loss").name == "loss"
     flightlog.log({"a": 1})
 
-    assert (run.summary["a"], run.config.b) == (1, 2)
+    assert (run.summary["a"], run.config.a, run.config.b) == (1, 1, 2)
+    assert pickle.loads(pickle.dumps(run)).config == {"a": 1, "b": 2}
     assert isinstance(pickle.loads(pickle.dumps(run)), DisabledRun)
     assert isinstance(copy.deepcopy(run), DisabledRun)
     assert run.disabled

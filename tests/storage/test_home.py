@@ -35,6 +35,26 @@ def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_folder_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o755)
+    (folder / "thesis.tex").touch()
+
+    with pytest.raises(HomeUnusable, match="holds other files"):
+        Home(folder).create()
+
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_what_a_user_adds_to_a_home_is_no_harm(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    (tmp_path / "notes.txt").touch()
+
+    home.create()
+
+
 def test_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
 

@@ -1,5 +1,6 @@
 """The daemon as a process: alone on its home, stopped, killed, attacked, starved."""
 
+import json
 import fcntl
 import os
 import resource
@@ -255,13 +256,14 @@ def test_the_lock_file_of_a_process_whose_pid_lives_again_is_no_obstacle(
 
 def test_start_status_and_stop(home: Home) -> None:
     assert flightlogd(home, "status").returncode == 4
-    assert flightlogd(home, "status", "--json").stdout == "{}\n"
+    assert flightlogd(home, "status", "--json").stdout == ""
     assert flightlogd(home, "stop").stdout == "not running\n"
 
     assert flightlogd(home, "start").stdout == "started\n"
     assert flightlogd(home, "start").stdout == "already running\n"
     told = flightlogd(home, "status", "--json")
     assert told.returncode == 0
+    assert json.loads(told.stdout)["schema"] == "flightlogd.status/1"
     assert (
         status(home).items() >= {"home": str(home.root), "is_accepting": True}.items()
     )

@@ -15,7 +15,7 @@ from flightlog_storage.event import WriterId
 from flightlog_storage.home import Home
 from flightlog_storage.names import default_name
 from flightlog_storage.reader import HomeReader
-from flightlog_storage.runstate import RunState, WriterState
+from flightlog_storage.runstate import RunState, WriterState, WriterStatus
 
 __all__ = ("show_run",)
 
@@ -129,7 +129,11 @@ def _writers(state: RunState, limit: int | None) -> list[str]:
 
 
 def _writer_text(writer: WriterId, known: WriterState) -> str:
-    ending = _ending(known.status, known.exit_code, known.signal)
+    is_lost = known.status is WriterStatus.LOST
+    word = "ended without finish()" if is_lost else str(known.status)
+    ending = _ending(word, known.exit_code, known.signal)
+    if known.forked:
+        ending = f"forked, {ending}"
     place = f"{plain(known.host)} pid {known.pid}"
     events = (known.next_sequence or 1) - 1
     return f"{writer.hex()}  rank {known.rank}  {place}  {events} events  {ending}"
