@@ -24,7 +24,9 @@ POLL_INTERVAL_S = 0.02
 EXIT_FAILED, EXIT_UNREACHABLE = 1, 4
 
 _home = click.option(
-    "--home", metavar="FOLDER", help="The home to serve. [default: FLIGHTLOG_HOME, or the user's own]"
+    "--home",
+    metavar="FOLDER",
+    help="The home to serve. [default: FLIGHTLOG_HOME, or the user's own]",
 )
 
 

@@ -8,6 +8,7 @@ import time
 import anyio
 import msgspec
 
+from flightlog_storage.checkpoint import read_checkpoint
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.home import DaemonInfo, HomeLock
 from flightlog_storage.process import this_process
@@ -54,8 +55,12 @@ def run(config: DaemonConfig) -> None:
     os.chdir("/")  # Hold on to no folder of whoever started this.
     lock = HomeLock(config.home)  # Before anything else of the home is touched.
     raise_descriptor_limit()
+    folded = read_checkpoint(config.home.state)
     log = EventLog.open(
-        config.home.log, now_ns=time.time_ns, quarantine=config.home.quarantine
+        config.home.log,
+        now_ns=time.time_ns,
+        quarantine=config.home.quarantine,
+        durable=(folded.log_id, folded.offset),
     )
     for damage in log.recovery:
         logger.error(

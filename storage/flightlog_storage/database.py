@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from flightlog_storage.checkpoint import Checkpoint, checkpoint_of
 from flightlog_storage.connection import (
     SCHEMA_VERSION,
     connect_empty,
@@ -26,7 +27,6 @@ from flightlog_storage.run_tables import load_run, save_run
 from flightlog_storage.runstate import Changes, RunState, State
 
 __all__ = (
-    "Checkpoint",
     "Database",
     "DeadLetter",
     "MissingEvents",
@@ -34,16 +34,6 @@ __all__ = (
     "SavedPart",
     "Tail",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Up to where the log is folded: `offset` is the next one to fold."""
-
-    log_id: str = ""
-    offset: int = 0
-    segment_first_offset: int = 0
-    position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +205,7 @@ class Database:
 
     def checkpoint(self) -> Checkpoint:
         """Return up to where the log is folded."""
-        row = self._query("checkpoint").fetchone()
-        return Checkpoint(*row[1:]) if row else Checkpoint()
+        return checkpoint_of(self._connection)
 
     def set_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Say up to where the log is folded, in the transaction with what follows."""

@@ -88,17 +88,21 @@ class EventLog:
         self._skipped = False
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913  # Tests bring a disk, a clock and chance.
         cls,
         folder: Path,
         files: FileOps | None = None,
         *,
         now_ns: Callable[[], int],
         quarantine: Path,
+        durable: tuple[str, int] = ("", 0),
         segment_size_max: int = SEGMENT_SIZE_MAX,
         random: Callable[[int], bytes] = os.urandom,
     ) -> "EventLog":
         """Open the log, or start one; whatever a crash or a bad disk left behind.
+
+        `durable` is a log's id and an offset: all before it is known to have been on
+        disk. Where that is gone it is lost, not torn.
 
         Raises:
             HomeUnusable: A newer version wrote this log.
@@ -109,6 +113,9 @@ class EventLog:
         log._files.make_folder(quarantine)
         _remove_leftovers(log._files, folder)
         found = recover(folder, log._files)
+        log_id, durable_offset = durable
+        if found.last is not None and found.last.header.log_id.hex() == log_id:
+            found.expect(durable_offset)
         for name in found.survey.rejected:
             _set_aside(log._files, folder / name, quarantine)
         log._adopt(found)
@@ -289,6 +296,9 @@ class EventLog:
             # changes nothing that a reader sees, and is done at the next start.
             with suppress(OSError):
                 self._retire(last, quarantine, last=True)
+        elif found.lost:
+            with suppress(OSError):
+                self._start_segment()
 
     def _retire(self, segment: OpenSegment, quarantine: Path, *, last: bool) -> None:
         """Keep a damaged segment as it is, but for a torn end; go on in a new one.

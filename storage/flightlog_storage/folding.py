@@ -52,7 +52,12 @@ class Folding:
             reason = "no run is named"
             folded.dead_letters.append(_dead_letter(frame, 0, reason, payload))
             return folded
+        # The log has lost what is folded already, and its writer has sent it again.
+        is_known = frame.sequence_end <= self.next_sequence(frame.writer)
         for index, item in decode(payload, frame.count):
+            if is_known:
+                folded.rows += [item] if isinstance(item, Rows) else []
+                continue
             if isinstance(item, Malformed):
                 folded.dead_letters.append(
                     _dead_letter(frame, index, item.reason, item.raw)

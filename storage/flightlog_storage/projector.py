@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from flightlog_storage.checkpoint import Checkpoint
 from flightlog_storage.compaction import merge_parts
 from flightlog_storage.database import (
-    Checkpoint,
     Database,
     SavedPart,
     Tail,

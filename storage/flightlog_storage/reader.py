@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from flightlog_storage.cells import History
+from flightlog_storage.checkpoint import Checkpoint
 from flightlog_storage.codec import run_of
-from flightlog_storage.database import Checkpoint, Database, RunRow
+from flightlog_storage.database import Database, RunRow
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.event import Rows, WriterId
 from flightlog_storage.folding import Folded, Folding

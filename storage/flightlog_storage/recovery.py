@@ -12,6 +12,7 @@ from flightlog_storage.scan import Found, Scan, Scope, SegmentFile, find_footer
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
     Damage,
+    DamageKind,
     Footer,
     SegmentHeader,
     first_offset_of,
@@ -48,7 +49,8 @@ class OpenSegment:
 class Recovered:
     """The log as it was found.
 
-    With `skipped`, `end_offset` leaves out offsets that what is lost may have had.
+    With `skipped`, `end_offset` leaves out offsets that what is lost may have had;
+    with `lost`, those before it that are known to have been durable.
     `unfinished` are segments before the last one that a recovery, cut short itself,
     has not cut yet.
     """
@@ -58,6 +60,7 @@ class Recovered:
     last_sequence: dict[WriterId, int] = field(default_factory=dict)
     end_offset: int = 0
     skipped: bool = False
+    lost: bool = False
     last: OpenSegment | None = None
     last_damaged: bool = False
     unfinished: list[OpenSegment] = field(default_factory=list)
@@ -67,7 +70,32 @@ class Recovered:
         """Whether appending may go on in the last segment."""
         if self.last is None or self.last.sealed:
             return False
-        return not (self.last_damaged or self.skipped)
+        return not (self.last_damaged or self.skipped or self.lost)
+
+    def expect(self, durable_offset: int) -> None:
+        """Note as damage what is missing of what was durable.
+
+        The log goes on at that offset: the hole before it tells of the loss for good.
+        """
+        last = self.last
+        if last is None or last.end_offset >= durable_offset:
+            return
+        self.damages.append(
+            Damage(
+                segment=last.header.name,
+                position=last.position,
+                size=last.torn_size,
+                first_offset=last.end_offset,
+                count=durable_offset - last.end_offset,
+                writer=None,
+                sequence=None,
+                kind=DamageKind.ROTTEN,
+                why="the end of the log is gone, which was durable",
+            )
+        )
+        self.end_offset = durable_offset
+        self.skipped = False
+        self.lost = True
 
 
 def recover(folder: Path, files: FileOps) -> Recovered:

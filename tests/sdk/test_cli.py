@@ -17,6 +17,7 @@ import flightlog
 from flightlog.cli import commands
 from flightlog.cli.output import age, emit_json, flat, plain, shown
 from flightlog_storage.codec import RunKey
+from flightlog_storage.frame import HEADER_SIZE
 from flightlog_storage.process import this_process
 from flightlog_storage.spool import SpoolOwner
 
@@ -276,6 +277,26 @@ def test_verify_tells_of_a_log_that_lost_its_end(home: Path) -> None:
     os.truncate(segment(home), position_of(home, b"second"))
 
     assert call(home, "verify").returncode == 1
+
+
+@pytest.mark.parametrize("extra", [0, 70])
+def test_a_lost_end_is_told_after_the_daemon_has_started_too(
+    home: Path, extra: int
+) -> None:
+    os.truncate(segment(home), position_of(home, b"second") - HEADER_SIZE + extra)
+    listed = call(home, "ls").stdout
+    before = data(call(home, "verify", "--json"), "flightlog.verify/1")["problems"]
+
+    daemon("start", home)
+    daemon("stop", home)
+
+    after = call(home, "verify", "--full", "--json")
+    assert after.returncode == 1
+    problems = data(after, "flightlog.verify/1")["problems"]
+    lost = sum(problem["events"] or 0 for problem in problems)
+    assert lost == sum(problem["events"] or 0 for problem in before) > 3
+    assert call(home, "ls").stdout == listed
+    assert call(home, "replay").returncode == 1
 
 
 def test_verify_tells_of_a_log_that_is_gone(home: Path) -> None:

@@ -126,7 +126,9 @@ def test_dead_run_is_not_shown_as_running_without_a_daemon(own_lab: Lab) -> None
         time.sleep(60)
         """
     )
-    wait_until(lambda: lab.home.exists() and len(flightlog.Api(home=lab.home).runs()))
+    wait_until(
+        lambda: lab.home.exists() and len(flightlog.Api(home=lab.home).runs()) > 0
+    )
     wait_until(lambda: lab.find("r").lastHistoryStep == 0)
     assert lab.find("r").state == "running"
 
@@ -157,7 +159,7 @@ def test_daemon_refuses_a_home_with_one_line(tmp_path: Path, command: str) -> No
 
 
 def test_log_of_a_started_daemon_is_private(own_lab: Lab) -> None:
-    command = [sys.executable, "-m", "flightlogd", "start", "--home", own_lab.home]
+    command = [sys.executable, "-m", "flightlogd", "start", "--home", str(own_lab.home)]
     subprocess.run(command, env=own_lab.environ, check=True)
 
     assert (own_lab.home / "daemon.log").stat().st_mode & 0o077 == 0

@@ -43,6 +43,7 @@ def start(
     quarantine: Path = QUARANTINE,
     segment_size_max: int = 64 << 20,
     seed: int = 0,
+    durable: tuple[str, int] = ("", 0),
 ) -> EventLog:
     """Open a log whose clock stands still and whose random numbers repeat."""
     return EventLog.open(
@@ -50,6 +51,7 @@ def start(
         files,
         now_ns=lambda: NOW_NS,
         quarantine=quarantine,
+        durable=durable,
         segment_size_max=segment_size_max,
         random=random.Random(seed).randbytes,
     )

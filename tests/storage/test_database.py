@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from flightlog_storage.checkpoint import Checkpoint
 from flightlog_storage.connection import SCHEMA_VERSION
 from flightlog_storage.database import (
-    Checkpoint,
     Database,
     DeadLetter,
     MissingEvents,

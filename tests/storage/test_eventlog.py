@@ -542,3 +542,95 @@ def test_recovery_reads_alone() -> None:
 
 def test_open_log_is_an_event_log() -> None:
     assert isinstance(start(SimFS()), EventLog)
+
+
+# --- what is known to have been durable ---
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def durable_in(data: bytes, stored: list[Stored]) -> tuple[str, int]:
+    return parse_segment_header(data).log_id.hex(), stored[-1][0].offset_end
+
+
+@pytest.mark.parametrize("size", range(64, len(DATA)))
+def test_lost_end_that_was_durable_stays_told(size: int) -> None:
+    durable = durable_in(DATA, STORED)
+    disk = SimFS()
+    disk.put(SEGMENT, DATA[:size])
+    before = [found for found in STORED if found in frames_of(read(disk))]
+    kept = before[-1][0].offset_end if before else 0
+
+    log = start(disk, seed=3, durable=durable)
+    log.close()
+
+    lost = STORED[-1][0].offset_end - kept
+    assert log.end_offset == durable[1]
+    assert sum(damage.count or 0 for damage in log.recovery[-1:]) == lost
+    for seed in (4, 5):  # At each start again, and to whoever verifies.
+        report = verify(FOLDER, disk)
+        assert sum(damage.count or 0 for damage in report.damages) == lost
+        assert frames_of(read(disk)) == before
+        again = start(disk, seed=seed, durable=durable)
+        assert sum(damage.count or 0 for damage in again.recovery) == lost
+        again.close()
+
+
+@pytest.mark.parametrize("place", range(1, 70, 3))
+def test_rotten_last_frame_that_was_durable_stays_told(place: int) -> None:
+    disk = SimFS()
+    disk.put(SEGMENT, flip(DATA, DATA.rindex(STORED[-1][1]) + 15 - place))
+
+    log = start(disk, durable=durable_in(DATA, STORED))
+    log.append([next_frame(log, WRITERS[0], b"after", count=1)])
+    log.close()
+
+    found = frames_of(read(disk))
+    assert [payload for _, payload in found[:3]] == [p for _, p in STORED[:3]]
+    assert found[-1][1] == b"after"
+    assert found[-1][0].offset == STORED[-1][0].offset_end
+    assert sum(damage.count or 0 for damage in verify(FOLDER, disk).damages) == 2
+
+
+def test_lost_segments_that_were_durable_are_told() -> None:
+    disk = SimFS()
+    stored = rolled(disk)
+    durable = durable_in(disk.get(SEGMENT), stored)
+    names = sorted(disk.listdir(FOLDER))
+    disk.unlink(FOLDER / names[-1])
+
+    log = start(disk, durable=durable)
+    log.close()
+
+    assert log.end_offset == durable[1]
+    assert not verify(FOLDER, disk).sound
+
+
+def test_crash_while_the_loss_is_settled_changes_nothing() -> None:
+    durable = durable_in(DATA, STORED)
+    whole = SimFS()
+    whole.put(SEGMENT, DATA[:-50])
+    start(whole, seed=3, durable=durable)
+    for last in range(1, whole.calls + 1):
+        disk = SimFS()
+        disk.put(SEGMENT, DATA[:-50])
+
+        def die(call: str, number: int, last: int = last) -> int:
+            if number >= last:
+                raise Killed
+            return 0
+
+        disk.fail = die
+        with pytest.raises(Killed):
+            start(disk, seed=3, durable=durable)
+        disk.fail = lambda call, number: 0
+        if last % 2:
+            disk.crash(last)
+        else:
+            disk.kill()
+        log = start(disk, seed=4, durable=durable)
+        assert log.end_offset == durable[1]
+        log.close()
+        assert sum(d.count or 0 for d in verify(FOLDER, disk).damages) == 2

@@ -227,3 +227,23 @@ def test_an_event_that_the_fold_cannot_take_is_a_dead_letter(
     assert [letter.reason for letter in first.dead_letters] == ["RecursionError()"]
     assert first.rank == 0
     assert [list(rows.steps) for rows in second.rows] == [[1]]
+
+
+def test_what_a_writer_sends_again_after_a_loss_is_not_counted_twice(
+    recorded: Recorded,
+) -> None:
+    """The log lost what state.db has, and its writer still had it."""
+    writer = recorded.start("r")
+    sent = recorded.rows(writer, (0, 1.0), (1, 2.0))
+    with Database.empty() as database:
+        folding = Folding(database)
+        items = list(LogReader(recorded.home.log).read())
+        for item in [*items, items[-1]]:
+            assert isinstance(item, StoredFrame)
+            folded = folding.fold(item.frame, item.payload())
+        state = folded.state
+
+    assert sent.sequence == 2
+    assert state is not None
+    assert (state.row_count, state.lost_count) == (2, 0)
+    assert sum(len(rows.series[0].steps) for rows in folded.rows) == 2

@@ -1,7 +1,7 @@
 """The daemon as a process: alone on its home, stopped, killed, attacked, starved."""
 
-import json
 import fcntl
+import json
 import os
 import resource
 import select

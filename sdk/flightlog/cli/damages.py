@@ -3,8 +3,9 @@
 import sqlite3
 
 from flightlog.cli.findings import Findings, Problem
+from flightlog_storage.checkpoint import Checkpoint, read_checkpoint
 from flightlog_storage.codec import run_of
-from flightlog_storage.database import Checkpoint, Database
+from flightlog_storage.database import Database
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.event import WriterId
 from flightlog_storage.home import Home
@@ -19,7 +20,7 @@ _SET_ASIDE = "the next start of the daemon sets it aside"
 
 def check_log(home: Home, findings: Findings) -> None:
     """Read every frame of the log and compare its checksums."""
-    folded = _checkpoint(home)
+    folded = read_checkpoint(home.state)
     if folded.log_id not in ("", LogReader(home.log).log_id.hex()):
         what = "this is not the log that state.db was made from: that one is gone"
         findings.problems.append(Problem("log", what, events=folded.offset))
@@ -33,23 +34,15 @@ def check_log(home: Home, findings: Findings) -> None:
     }
     damages = [each for each in report.damages if not _is_live(home, each, folded)]
     holes = [hole for hole in report.holes if not _is_told(hole, report)]
-    lacking = 0 if damages else _lacking(home, folded)
+    torn = [each for each in damages if each.kind is DamageKind.TORN]
+    lacking = _lacking(home, folded) - sum(each.count or 0 for each in torn)
     if damages or holes:
         runs = _runs_of_writers(home)
         findings.problems += [_of_damage(each, runs, folded) for each in damages]
         findings.problems += [_of_hole(hole, runs) for hole in holes]
-    if lacking:
+    if lacking > 0:
         what = "the log ends before what state.db was made from: its end is gone"
         findings.problems.append(Problem("log", what, events=lacking))
-
-
-def _checkpoint(home: Home) -> Checkpoint:
-    """Return how far the projections have come: to there the log was once whole."""
-    try:
-        with Database.open_reader(home.state) as database:
-            return database.checkpoint()
-    except HomeUnusable:
-        return Checkpoint()
 
 
 def _was_durable(damage: Damage, folded: Checkpoint) -> bool:
