@@ -54,6 +54,7 @@ ALLOWED = {
 MAY_CATCH_ALL: set[str] = {
     "flightlog_storage.folding",
     "flightlog._sender",
+    "flightlog._values",
     "flightlogd.materializer",
     "flightlogd.recorder",
 }

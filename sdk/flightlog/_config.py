@@ -5,6 +5,7 @@ from typing import Any
 
 from flightlog._values import plain, plain_text
 from flightlog.errors import ConfigError
+from flightlog_storage.codec import unwrapped
 
 __all__ = ("Config", "as_config")
 
@@ -68,10 +69,11 @@ class Config(MutableMapping[str, Any]):
 
     def _set(self, values: dict[str, Any], allow_val_change: bool | None) -> None:
         stored = {plain_text(key): plain(key, values[key]) for key in values}
+        known = unwrapped(stored)
         if not (
             self._allow_val_change if allow_val_change is None else allow_val_change
         ):
-            for key, value in stored.items():
+            for key, value in known.items():
                 if key in self._values and not _same(self._values[key], value):
                     raise ConfigError(
                         f"config key {key!r} is {self._values[key]!r} and would become "
@@ -80,11 +82,11 @@ class Config(MutableMapping[str, Any]):
         changes = {
             key: value
             for key, value in stored.items()
-            if key not in self._values or not _same(self._values[key], value)
+            if key not in self._values or not _same(self._values[key], known[key])
         }
         if changes:
             self._record(changes, [])
-            self._values.update(changes)
+            self._values.update(unwrapped(changes))
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -117,4 +119,7 @@ class Config(MutableMapping[str, Any]):
 
 
 def _same(one: object, other: object) -> bool:
-    return type(one) is type(other) and (one == other or repr(one) == repr(other))
+    kinds = {type(one), type(other)}
+    if len(kinds) > 1 and kinds != {int, float}:
+        return False
+    return one == other or repr(one) == repr(other)

@@ -1,12 +1,12 @@
 """`define_metric`: checking a definition, and which rows get a step metric's value."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from flightlog.errors import Error
 from flightlog_storage.event import MetricDefined
 
-__all__ = ("AGGREGATES", "StepSync", "check_definition")
+__all__ = ("AGGREGATES", "StepSync", "check_definition", "leaves")
 
 AGGREGATES = ("min", "max", "mean", "first", "last", "best", "copy", "none")
 
@@ -80,6 +80,18 @@ class StepSync:
                 and any(_matches(definition.name, key) for key in present)
             )
         )
+
+
+def leaves(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the keys of nested dicts joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            inner = leaves({f"{key}.{name}": item for name, item in value.items()})
+            found |= inner
+        else:
+            found[key] = value
+    return found
 
 
 def _matches(pattern: str, key: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 
-from flightlog._metric import StepSync
+from flightlog._metric import StepSync, leaves
 from flightlog._values import plain, plain_text
 from flightlog_storage.codec import KEY_SIZE_MAX
 from flightlog_storage.frame import EVENT_SIZE_MAX
@@ -15,6 +15,7 @@ from flightlog_storage.spool_writer import Shape, SpoolWriter
 
 __all__ = ("RowLog",)
 
+_MADE = frozenset(("_step", "_timestamp", "_runtime", "_rank"))
 STEP_MAX = 2**62 - 1  # So that the step counter never leaves 64 bits.
 # What msgpack says of values that are not plain: they are converted and tried again.
 _NOT_PLAIN = (TypeError, ValueError, OverflowError, RecursionError)
@@ -158,9 +159,10 @@ class RowLog:
                 self.step = at + 1
             if not row:
                 return
-            if self._step_sync.is_new_step_metric(row, self._known_keys):
+            names = leaves(row)
+            if self._step_sync.is_new_step_metric(names, self._known_keys):
                 self.writer.shapes.clear()  # From now on other rows get its value.
-            self._known_keys.update(row)
+            self._known_keys.update(names)
             try:
                 self._append(tuple(row), at, values)
             except OSError as error:
@@ -198,6 +200,11 @@ class RowLog:
                     f"key values passed to log() must be str; {key!r} is not"
                 )
             name = plain_text(key)
+            if name in _MADE:
+                raise ValueError(
+                    f"key {name!r} is made by flightlog for each row: "
+                    + ("give step=…" if name == "_step" else "log it by another name")
+                )
             if len(name.encode()) > KEY_SIZE_MAX:
                 raise ValueError(
                     f"key {name[:40]!r}… is longer than {KEY_SIZE_MAX} bytes of UTF-8"
@@ -208,11 +215,11 @@ class RowLog:
         return row
 
     def _add_step_metrics(self, row: dict[str, Any]) -> None:
-        missing = self._step_sync.missing(row)
+        missing = self._step_sync.missing(leaves(row))
         if missing:
-            latest = {
-                key: value for _, last in self.latest() for key, value in last.items()
-            }
+            latest: dict[str, Any] = {}
+            for _, last in self.latest():
+                latest |= leaves(last)
             row.update({key: latest[key] for key in missing if key in latest})
 
     def _take_step(self, step: object, commit: bool | None) -> int:
@@ -222,9 +229,9 @@ class RowLog:
         try:
             at = operator.index(step)  # type: ignore[arg-type]  # Said in the except.
         except TypeError:
-            if not isinstance(step, float) or not step.is_integer():
+            if not getattr(step, "is_integer", bool)():
                 raise TypeError(f"step must be an int, not {step!r}") from None
-            at = int(step)
+            at = int(step)  # type: ignore[call-overload]  # A float of any library.
         if not 0 <= at <= STEP_MAX:
             raise ValueError(f"step must be from 0 to 2**62 - 1, not {at}")
         if at >= self.step:

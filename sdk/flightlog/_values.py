@@ -2,6 +2,7 @@
 
 import datetime
 import enum
+import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -29,7 +30,19 @@ def plain(key: str, value: object, depth: int = 0) -> Any:
     for kind, convert in _CONVERTERS:
         if isinstance(value, kind):
             return convert(key, value, depth)
-    return _plain_array(key, value, depth)
+    try:
+        return _plain_array(key, value, depth)
+    except TypeError as error:
+        if repr(key) in str(error):
+            raise
+        raise _unlistable(key, value, error) from error
+    except Exception as error:  # Whatever a foreign array raises.
+        raise _unlistable(key, value, error) from error
+
+
+def _unlistable(key: str, value: object, error: Exception) -> TypeError:
+    kind = type(value).__qualname__
+    return TypeError(f"value of {key!r} has type {kind} and cannot be listed: {error}")
 
 
 def plain_text(text: str) -> str:
@@ -52,7 +65,9 @@ def _plain_int(key: str, value: int, depth: int) -> Any:
 
 
 def _plain_decimal(key: str, value: Decimal, depth: int) -> float:
-    return float("nan") if value.is_nan() else float(value)  # A signalling one, too.
+    if value.is_nan():  # A signalling one, too.
+        return float("nan")
+    return _not_grown(key, value, float(value))
 
 
 def _plain_list(key: str, value: Any, depth: int) -> list[Any]:
@@ -64,10 +79,13 @@ def _plain_set(key: str, value: Any, depth: int) -> list[Any]:
 
 
 def _plain_mapping(key: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
-    return {
-        plain_text(str(name)): plain(f"{key}.{name}", item, depth + 1)
-        for name, item in value.items()
-    }
+    found = {}
+    for name, item in value.items():
+        text = plain_text(str(name))
+        if text in found:
+            raise TypeError(f"value of {key!r} has two keys {text!r}")
+        found[text] = plain(f"{key}.{name}", item, depth + 1)
+    return found
 
 
 def _plain_array(key: str, value: Any, depth: int) -> Any:
@@ -92,19 +110,35 @@ def _plain_array(key: str, value: Any, depth: int) -> Any:
             f"value of {key!r} is an array of {size:,} elements; at most "
             f"{ARRAY_ELEMENTS_MAX:,} can be stored: log a statistic of it"
         )
-    listed = value.tolist()
+    listed = _timeless(value).tolist()
     if type(listed) is type(value):
         return _plain_float(key, value)
     return plain(key, listed, depth + 1)
+
+
+def _timeless(array: Any) -> Any:
+    """Return numpy's datetimes as ISO text and its timedeltas as seconds."""
+    kind = getattr(getattr(array, "dtype", None), "kind", "")
+    if kind == "M":
+        return array.astype(str)
+    return array / array.dtype.type(1, "s") if kind == "m" else array
+
+
+def _not_grown(key: str, value: object, number: float) -> float:
+    if math.isinf(number) and value != number:
+        raise TypeError(f"value of {key!r} is too large for a float: {value}")
+    return number
 
 
 def _plain_float(key: str, value: Any) -> float:
     """Return what lists itself, as numpy's longdouble does, as the nearest float."""
     if getattr(getattr(value, "dtype", None), "kind", "f") == "f":
         try:
-            return float(value)
+            number = float(value)
         except (TypeError, ValueError, OverflowError):
             pass
+        else:
+            return _not_grown(key, value, number)
     raise TypeError(f"value of {key!r} of type {type(value)} cannot be stored")
 
 

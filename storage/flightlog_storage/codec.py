@@ -6,6 +6,7 @@ the run that the writer logs into: `[entity, project, run, rank]`. So a frame ca
 read alone. Payloads are untrusted: they are taken apart under limits.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import msgpack
@@ -16,6 +17,8 @@ from flightlog_storage.event import EVENT_KINDS, Event, Malformed, Unknown
 from flightlog_storage.frame import PAYLOAD_SIZE_MAX
 
 __all__ = (
+    "BIG_INT_DIGITS_MAX",
+    "DIGITS",
     "KEY_SIZE_MAX",
     "RUN_SHAPE",
     "RunKey",
@@ -28,10 +31,12 @@ __all__ = (
     "read_definitions",
     "run_of",
     "unpacker",
+    "unwrapped",
 )
 
 KEY_SIZE_MAX = 1024  # Bytes of UTF-8 in a metric's name.
-CONTAINER_LENGTH_MAX = 1_000_000
+BIG_INT_DIGITS_MAX = 4300  # As many as Python turns into an int by default.
+DIGITS = re.compile(rf"-?[0-9]{{1,{BIG_INT_DIGITS_MAX}}}")
 
 RUN_SHAPE = -1
 
@@ -77,6 +82,18 @@ def encode_definitions(definitions: dict[int, bytes]) -> bytes:
     return header + b"".join(definitions.values())
 
 
+def unwrapped(value: Any) -> Any:
+    """Return a value with the integers that msgpack cannot carry as such."""
+    match value:
+        case {"_type": "int", "value": str(digits)} if DIGITS.fullmatch(digits):
+            return int(digits)
+        case dict():
+            return {key: unwrapped(item) for key, item in value.items()}
+        case list():
+            return [unwrapped(item) for item in value]
+    return value
+
+
 def packer() -> msgpack.Packer:
     """Return a packer as writers use it: it raises TypeError for what is not plain."""
     return msgpack.Packer(use_bin_type=True)
@@ -88,8 +105,8 @@ def unpacker(data: bytes | memoryview) -> msgpack.Unpacker:
         max_buffer_size=2 * PAYLOAD_SIZE_MAX,
         max_str_len=PAYLOAD_SIZE_MAX,
         max_bin_len=PAYLOAD_SIZE_MAX,
-        max_array_len=CONTAINER_LENGTH_MAX,
-        max_map_len=CONTAINER_LENGTH_MAX,
+        max_array_len=PAYLOAD_SIZE_MAX,
+        max_map_len=PAYLOAD_SIZE_MAX,
         max_ext_len=0,
         strict_map_key=False,
     )

@@ -2,23 +2,21 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from flightlog_storage.codec import DIGITS, unwrapped
 from flightlog_storage.errors import MalformedEvent
 from flightlog_storage.event import Kind
 
 __all__ = ("INT_EXACT_MAX", "Path", "integer", "leaves", "scalar")
 
 INT_EXACT_MAX = 2**53  # A float64 holds every int up to here.
-BIG_INT_DIGITS_MAX = 4300  # As many as Python turns into an int by default.
 NESTING_MAX = 32  # Dicts nested deeper are kept as JSON.
 JSON_NESTING_MAX = 256  # So that whoever reads it can parse it.
 
 Path = tuple[str, ...]
 
-_DIGITS = re.compile(rf"-?[0-9]{{1,{BIG_INT_DIGITS_MAX}}}")
 _NAN = math.nan
 
 
@@ -64,7 +62,7 @@ def scalar(value: Any) -> tuple[float, Kind, str | None]:
 
 def _structure(value: list[Any] | dict[Any, Any]) -> tuple[float, Kind, str | None]:
     match value:
-        case {"_type": "int", "value": str(digits)} if _DIGITS.fullmatch(digits):
+        case {"_type": "int", "value": str(digits)} if DIGITS.fullmatch(digits):
             return integer(int(digits))
     return _NAN, Kind.JSON, _json(value)
 
@@ -82,7 +80,7 @@ def integer(value: int) -> tuple[float, Kind, str | None]:
 def _json(value: object) -> str:
     try:
         text = json.dumps(
-            value, ensure_ascii=False, separators=(",", ":"), default=_text
+            unwrapped(value), ensure_ascii=False, separators=(",", ":"), default=_text
         )
     except (TypeError, ValueError, RecursionError) as error:
         raise MalformedEvent(f"not JSON: {error}") from error

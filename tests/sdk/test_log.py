@@ -305,7 +305,7 @@ def test_what_cannot_be_stored_is_refused_by_name(what: str, known: bool) -> Non
 def test_error_of_a_value_is_told_and_costs_no_step() -> None:
     run = flightlog.init()
 
-    with pytest.raises(RuntimeError, match="another device"):
+    with pytest.raises(TypeError, match=r"'a'.*another device"):
         run.log({"a": Stubborn()})
 
     assert run.step == 0
@@ -429,3 +429,90 @@ def test_all_that_is_offered_exists() -> None:
 
     assert [name for name in flightlog.__all__ if not hasattr(flightlog, name)] == []
     assert flightlog.run is run
+
+
+# --- what is easily stored wrong ---
+
+
+def test_long_list_is_read_back(lab: Lab) -> None:
+    run = flightlog.init()
+    run.log({"a": [1]})
+    for _ in range(2):
+        run.log({"a": [1] * 1_500_000})
+
+    read = finished(lab, run)
+
+    assert [len(row["a"]) for row in read.scan_history()] == [1, 1_500_000, 1_500_000]
+    assert read.lost_count == 0
+
+
+@pytest.mark.parametrize("key", ["_step", "_timestamp", "_runtime", "_rank"])
+def test_key_that_each_row_has_anyway_is_refused(key: str) -> None:
+    run = flightlog.init()
+
+    with pytest.raises(ValueError, match=f"'{key}' is made by flightlog"):
+        run.log({"a": 1, key: 5})
+
+    assert run.step == 0
+
+
+def test_large_ints_are_ints_wherever_they_are(lab: Lab) -> None:
+    run = flightlog.init(config={"seed": 2**70, "list": [2**70]})
+    run.log({"a": [2**70, {"b": -(2**80)}]})
+    assert run.config == {"seed": 2**70, "list": [2**70]}
+
+    read = finished(lab, run)
+
+    assert rows_of(read, "a") == [(0, [2**70, {"b": -(2**80)}])]
+    assert read.config == {"seed": 2**70, "list": [2**70]}
+
+
+def test_step_metric_goes_with_nested_names(lab: Lab) -> None:
+    run = flightlog.init()
+    run.define_metric("val.*", step_metric="epoch.n")
+    run.log({"epoch": {"n": 3}})
+    run.log({"val": {"a": 1}})
+    run.log({"epoch": {"n": 4}})
+    run.log({"val": {"a": 2}})
+
+    assert rows_of(finished(lab, run), "val.a", "epoch.n") == [(1, 1, 3), (3, 2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (np.datetime64("2024-01-02T03:04:05"), "2024-01-02T03:04:05"),
+        (np.datetime64(1704164645123456789, "ns"), "2024-01-02T03:04:05.123456789"),
+        (np.timedelta64(1500, "ms"), 1.5),
+        (np.timedelta64(5, "ns"), 5e-9),
+        (np.array(["2024-01-02"], "datetime64[ns]"), ["2024-01-02T00:00:00.000000000"]),
+        (np.array([2, 3], "timedelta64[s]"), [2.0, 3.0]),
+    ],
+)
+def test_times_of_numpy(lab: Lab, value: Any, stored: Any) -> None:
+    run = flightlog.init()
+    run.log({"a": value})
+
+    assert rows_of(finished(lab, run), "a") == [(0, stored)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [decimal.Decimal("1e999"), np.longdouble("1e400"), {1: "a", "1": "b"}, np.float32],
+)
+def test_what_would_change_silently_is_refused(value: Any) -> None:
+    run = flightlog.init()
+
+    with pytest.raises(TypeError, match="'a'"):
+        run.log({"a": value})
+
+    run.log({"a": 1}, step=np.float32(5))
+    assert run.step == 5
+
+
+def test_equal_numbers_are_no_change_of_the_config() -> None:
+    run = flightlog.init(config={"a": 4, "b": True})
+
+    run.config.update({"a": 4.0})
+    with pytest.raises(flightlog.Error, match="'b'"):
+        run.config.update({"b": 1})
