@@ -35,6 +35,8 @@ class ExitCode:
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
         if error is not None and not hasattr(sys, "ps1"):  # Not a prompt's last error.
             return exit_code_of(error)
+        if (error := sys.exc_info()[1]) is not None:  # A worker's, on its way out.
+            return exit_code_of(error)
         return self._code
 
     def _sys_exit(self, status: object = None, /) -> None:

@@ -32,6 +32,7 @@ class Session:
         self._inherited: list[Recording] = []
         self._exit_code = ExitCode()
         self._is_watching = False
+        self._worker_pid = 0
         self.run: Run | DisabledRun | None = None
 
     def init(self, arguments: dict[str, Any]) -> Run | DisabledRun:
@@ -124,6 +125,9 @@ class Session:
                 "with home=… or FLIGHTLOG_HOME"
             ) from error
         self._runs.append(run)
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            self._end_with_worker()
         return run
 
     def _watch(self) -> None:
@@ -145,9 +149,14 @@ class Session:
                 self.run = None
 
     def _forked(self, run: Run) -> None:
+        """Take note of a child that logs into its parent's run."""
+        self._end_with_worker()
+
+    def _end_with_worker(self) -> None:
         """Have a child of multiprocessing, which skips atexit, say goodbye."""
         util = sys.modules.get("multiprocessing.util")
-        if util is not None:
+        if util is not None and self._worker_pid != os.getpid():
+            self._worker_pid = os.getpid()
             util.Finalize(None, self._at_exit, exitpriority=100)
 
     def _at_exit(self) -> None:

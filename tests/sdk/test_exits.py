@@ -1,5 +1,9 @@
 """How programs end, and what is known of it afterwards."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from tests.sdk.conftest import SEEN_WITHIN_S, Lab, rows_of, wait_until
 
@@ -126,3 +130,32 @@ def test_exit_is_quick_and_quiet_where_no_daemon_can_start(own_lab: Lab) -> None
     assert (done.returncode, done.stderr) == (0, "")
     assert float(done.stdout) < 10
     assert rows_of(own_lab.find("alone"), "n") == [(n, n) for n in range(1000)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(("end", "state"), [("pass", "finished"), ("1/0", "failed")])
+def test_run_of_a_worker_ends_as_the_worker_does(
+    lab: Lab, tmp_path: Path, method: str, end: str, state: str
+) -> None:
+    id = f"{method}-{state}"
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import multiprocessing, flightlog
+
+def work():
+    flightlog.init(id="{id}").log({{"a": 1}})
+    {end}
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("{method}").Process(target=work)
+    process.start()
+    process.join()
+"""
+    )
+    subprocess.run([sys.executable, script], env=lab.environ, check=True)
+
+    read = lab.ended(id, SEEN_WITHIN_S)
+
+    assert (read.state, read.exit_code) == (state, int(state == "failed"))
+    assert rows_of(read, "a") == [(0, 1)]

@@ -506,7 +506,7 @@ def test_what_would_change_silently_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="'a'"):
         run.log({"a": value})
 
-    run.log({"a": 1}, step=np.float32(5))
+    run.log({"a": 1}, step=np.float32(5))  # type: ignore[arg-type]  # As 5.0 is.
     assert run.step == 5
 
 
