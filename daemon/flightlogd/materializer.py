@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import time
+from pathlib import Path
 
 import anyio
 import pyarrow as pa
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 # Readers fold what is not yet folded themselves, so there is no hurry.
 COMMIT_INTERVAL_S = 0.25
 SCAN_INTERVAL_S = 0.25
+LOOKS_A_SCAN = 5  # At whether writers came or went.
 WAKE_SIZE_MAX = 1 << 16
 # Ctrl-C and a stop of the whole service: the recorder says when it is time.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)
@@ -47,7 +49,7 @@ async def _serve(home: Home, projector: Projector, wake_fd: int) -> None:
     with anyio.open_signal_receiver(*_IGNORED):
         adopter = Adopter(home)
         async with anyio.create_task_group() as services:
-            services.start_soon(_adopt, adopter)
+            services.start_soon(_adopt, adopter, home.spool)
             await _follow(projector, wake_fd)
             adopter.stop()
             services.cancel_scope.cancel()
@@ -84,10 +86,15 @@ def _read_wakes(wake_fd: int) -> tuple[bool, LogPosition | None]:
         last = LogPosition(*WAKE.unpack(data[-WAKE.size :]))
 
 
-async def _adopt(adopter: Adopter) -> None:
+async def _adopt(adopter: Adopter, spool: Path) -> None:
     try:
         while True:
+            seen_ns = os.stat(spool).st_mtime_ns
             await to_thread.run_sync(adopter.scan)
-            await anyio.sleep(SCAN_INTERVAL_S)
+            # A new writer is looked at soon: how it ends is seen only from then on.
+            for _ in range(LOOKS_A_SCAN):
+                await anyio.sleep(SCAN_INTERVAL_S / LOOKS_A_SCAN)
+                if os.stat(spool).st_mtime_ns != seen_ns:
+                    break
     finally:
         adopter.close()

@@ -70,6 +70,7 @@ class Run:
         self._overlay = Overlay()
         self._alerts = Alerts()
         self._is_finished = False
+        self._is_left = False  # By the process, which ends.
         self._has_warned = False
         self._recording: Recording | None = self._open(forked=spec.forked)
         self._rows = RowLog(
@@ -384,6 +385,11 @@ class Run:
                 f"is safe in {recording.folder} and will follow"
             )
 
+    def leave(self, exit_code: int | None, timeout_s: float) -> None:
+        """End it with the process; what exit hooks log after this is dropped."""
+        self._is_left = not self._is_finished
+        self.end(exit_code or 0, timeout_s, implied=exit_code is None)
+
     def before_fork(self) -> None:
         self._rows.writer.acquire()
 
@@ -418,6 +424,8 @@ class Run:
 
     def _reopen(self) -> SpoolWriter:
         """Return a writer for a forked child that logs."""
+        if self._is_left:
+            raise OSError("the process is ending, and its run has ended")
         self._check_open("log")
         self._recording = self._open(forked=True)
         self._hooks.forked(self)
@@ -446,11 +454,11 @@ class Run:
             self._recording.record(event)
 
     def _drop(self, error: OSError) -> None:
-        if self._recording is not None:
+        if self._recording is not None and not self._is_left:
             self._recording.drop(error)
-        elif not self._has_warned:  # A forked child that cannot open a spool.
+        elif not self._has_warned:  # A forked child without a spool, or an exit hook.
             self._has_warned = True
-            say(f"no spool can be opened ({error}): what this process logs is lost")
+            say(f"nothing can be recorded ({error}): what is logged now is lost")
 
     def _record_config(self, changes: dict[str, Any], removed: list[str]) -> None:
         self._check_open("changing config")

@@ -163,8 +163,7 @@ class Session:
         deadline = time.monotonic() + FINISH_TIMEOUT_S
         for run in list(self._runs):
             left = max(0.0, deadline - time.monotonic())
-            code = self._exit_code.now()
-            run.end(code or 0, left, implied=code is None)
+            run.leave(self._exit_code.now(), left)
 
     def _before_fork(self) -> None:
         self._lock.acquire()

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tests.sdk.conftest import SEEN_WITHIN_S, Lab, rows_of, wait_until
 
+import flightlog
+
 LOGS = """
 import ctypes, os, signal, sys
 import flightlog
@@ -88,24 +90,21 @@ def test_exec_into_a_program_that_stays_ends_the_run(lab: Lab) -> None:
 
 
 def test_exit_handlers_may_log(lab: Lab) -> None:
-    out = lab.run_script(
+    done = lab.execute(
         """
         import atexit, flightlog
-        atexit.register(lambda: late())  # Runs after ours: the run has ended.
+        # Runs after ours: the run has ended.
+        atexit.register(lambda: [run.log({"late": n}) for n in range(3)])
         run = flightlog.init(id="handlers")
         atexit.register(lambda: run.log({"last": 1}))
-
-        def late():
-            try:
-                run.log({"late": 1})
-            except flightlog.UsageError as error:
-                print(error)
         """
     )
 
     read = lab.ended("handlers")
 
-    assert out.startswith("Run (handlers) is finished")
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "the process is ending" in done.stderr
     assert (rows_of(read, "last"), read.state) == ([(0, 1)], "finished")
 
 
@@ -159,3 +158,33 @@ if __name__ == "__main__":
 
     assert (read.state, read.exit_code) == (state, int(state == "failed"))
     assert rows_of(read, "a") == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "exit_code", "signal"),
+    [
+        ("raise SystemExit(4)", "failed", 4, None),
+        ("os._exit(5)", "failed", 5, None),
+        ("os.kill(os.getpid(), 9)", "crashed", None, 9),
+    ],
+)
+def test_end_of_a_program_that_lived_two_tenths_of_a_second(
+    lab: Lab, end: str, state: str, exit_code: int | None, signal: int | None
+) -> None:
+    flightlog.init(home=lab.home).finish()  # A daemon is there.
+    id = f"short-{exit_code or signal}"
+    code = f"""
+        import os, time, flightlog
+        flightlog.init(id="{id}").log({{"a": 1}})
+        time.sleep(0.2)
+        {end}
+        """
+    lab.execute(code)
+
+    lab.ended(id, SEEN_WITHIN_S)
+
+    def is_told() -> bool:  # The daemon corrects what the writer could not know.
+        read = lab.find(id)
+        return (read.state, read.exit_code, read.signal) == (state, exit_code, signal)
+
+    wait_until(is_told, SEEN_WITHIN_S)

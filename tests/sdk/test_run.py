@@ -340,7 +340,7 @@ def test_auto_continues_what_did_not_end_well(lab: Lab) -> None:
 
 def test_disabled_run_has_all_that_a_run_has() -> None:
     private = {"before_fork", "after_fork_in_parent", "after_fork_in_child"}
-    inside = private | {"end", "is_inherited", "restore"}
+    inside = private | {"end", "leave", "is_inherited", "restore"}
     offered = {name for name in dir(flightlog.Run) if name[0] != "_"}
 
     assert offered - inside - set(dir(DisabledRun())) == set()
