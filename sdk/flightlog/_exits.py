@@ -35,15 +35,24 @@ class ExitCode:
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
         if error is not None and not hasattr(sys, "ps1"):  # Not a prompt's last error.
             return exit_code_of(error)
-        if (error := sys.exc_info()[1]) is not None:  # A worker's, on its way out.
-            return exit_code_of(error)
-        return self._code
+        return exit_code_of(error) if (error := _error_of_worker()) else self._code
 
     def _sys_exit(self, status: object = None, /) -> None:
         if threading.current_thread() is threading.main_thread():
             self._code = exit_code_of(SystemExit(status))
         assert self._exit is not None
         self._exit(status)
+
+
+def _error_of_worker() -> BaseException | None:
+    """Return what is on its way out of a worker of multiprocessing.
+
+    A forked worker may have inherited an exception that its parent is handling.
+    """
+    error = sys.exc_info()[1]
+    trace = None if error is None else error.__traceback__
+    is_own = trace is not None and trace.tb_frame.f_code.co_name == "_bootstrap"
+    return error if is_own else None
 
 
 def exit_code_of(error: BaseException | None) -> int:

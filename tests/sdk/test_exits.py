@@ -147,8 +147,11 @@ def work():
     {end}
 
 if __name__ == "__main__":
-    process = multiprocessing.get_context("{method}").Process(target=work)
-    process.start()
+    try:
+        raise ValueError("handled while the worker starts")
+    except ValueError:
+        process = multiprocessing.get_context("{method}").Process(target=work)
+        process.start()
     process.join()
 """
     )
