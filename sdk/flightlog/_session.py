@@ -99,7 +99,7 @@ class Session:
 
             spec, found = resume(spec, how)
         elif arguments["id"] is not None and not (shared or spec.rank):
-            # Loaded only here: it brings SQLite.
+            # Loaded only here: it brings SQLite, though not numpy.
             from flightlog._reuse import warn_of_reuse
 
             warn_of_reuse(spec)
