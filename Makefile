@@ -1,8 +1,9 @@
-# VENV: where an environment is made. PYTHON: with which interpreter.
+# VENV: where an environment is made. PYTHON: with which interpreter. ARGS: for pytest.
 PYTHON ?= python3
 demo: VENV ?= .venv-demo
 test lint bench: VENV ?= .venv-test
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+ARGS ?= -q -n auto --dist loadfile
 PEERS ?=
 .PHONY: help demo test lint bench
 
@@ -42,4 +43,11 @@ bench:
 	$(VENV)/bin/python benchmarks/log_call.py --kill $(PEERS)
 	$(VENV)/bin/python benchmarks/throughput.py
 	$(VENV)/bin/python benchmarks/history_read.py
+	$(VENV)/bin/python benchmarks/history_sample.py
+	$(VENV)/bin/python benchmarks/runs_query.py
+	$(VENV)/bin/python benchmarks/read_peers.py $(PEERS)
+	$(VENV)/bin/python benchmarks/log_image.py
+	$(VENV)/bin/python benchmarks/asset_calls.py $(PEERS)
+	$(VENV)/bin/python benchmarks/archive.py
+	$(VENV)/bin/python benchmarks/system_metrics.py
 	$(VENV)/bin/python benchmarks/memory.py

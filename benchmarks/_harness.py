@@ -138,8 +138,13 @@ class Environment:
     version: str
 
 
-def environments(names: Sequence[str], peers_dir: Path | None) -> Iterator[Environment]:
-    """Yield an environment for each peer; what cannot be installed is said, skipped."""
+def environments(
+    names: Sequence[str], peers_dir: Path | None, also: Sequence[str] = ()
+) -> Iterator[Environment]:
+    """Yield an environment for each peer; what cannot be installed is said, skipped.
+
+    Each gets the packages of `also`, too.
+    """
     folder = peers_dir or Path(tempfile.gettempdir()) / "flightlog-benchmark-peers"
     for name in names:
         python = folder / name / "bin/python"
@@ -147,11 +152,11 @@ def environments(names: Sequence[str], peers_dir: Path | None) -> Iterator[Envir
             if not python.exists():
                 say(f"installing {name} …")
                 run([sys.executable, "-m", "venv", folder / name], INSTALL_TIMEOUT_S)
-            found = installed(python, name)
-            if found is None:
-                pip = [python, "-m", "pip", "install", "--quiet", name]
+            missing = [each for each in (name, *also) if not installed(python, each)]
+            if missing:
+                pip = [python, "-m", "pip", "install", "--quiet", *missing]
                 run(pip, INSTALL_TIMEOUT_S)
-                found = installed(python, name)
+            found = installed(python, name)
         except (OSError, subprocess.SubprocessError) as error:
             say(f"{name}: skipped, it cannot be installed here ({error})")
             continue
@@ -167,9 +172,11 @@ def installed(python: Path, name: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def command(environment: Environment, verb: str, **options: object) -> list[str]:
-    """Return the command line of one training process."""
-    line = [str(environment.python), str(BODY), environment.name, verb]
+def command(
+    environment: Environment, verb: str, *, body: Path = BODY, **options: object
+) -> list[str]:
+    """Return the command line of one process of a tracker."""
+    line = [str(environment.python), str(body), environment.name, verb]
     for option, value in options.items():
         flag = "--" + option.replace("_", "-")
         if value is not False:
@@ -177,10 +184,12 @@ def command(environment: Environment, verb: str, **options: object) -> list[str]
     return line
 
 
-def run_verb(environment: Environment, verb: str, **options: object) -> Figures:
-    """Run one training process and return what it printed, merged."""
+def run_verb(
+    environment: Environment, verb: str, *, body: Path = BODY, **options: object
+) -> Figures:
+    """Run one process of a tracker and return what it printed, merged."""
     done = subprocess.run(
-        command(environment, verb, **options),
+        command(environment, verb, body=body, **options),
         check=False,
         capture_output=True,
         text=True,

@@ -6,6 +6,7 @@ that are left after SIGKILL right behind the last call.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -174,6 +175,8 @@ def main() -> None:
     parser.add_argument("--peers-dir", type=Path)
     parser.add_argument("--no-flightlog", action="store_true", help="only peers")
     arguments = parser.parse_args()
+    # An import is to be measured with its bytecode there, as in daily use.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     report = Report("log_call", arguments.json)
     here = Path(sys.executable)
     trackers = [] if arguments.no_flightlog else [Environment("flightlog", here, "")]

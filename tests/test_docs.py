@@ -4,13 +4,14 @@ import importlib
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import flightlog
+import flightlog.apis.public
 import flightlog_storage
 import flightlogd
 from flightlog.cli import commands
@@ -45,7 +46,7 @@ def named_limits() -> list[str]:
 def constants() -> set[str]:
     found: set[str] = set()
     for package in (flightlog, flightlog_storage, flightlogd):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 found |= vars(importlib.import_module(module.name)).keys()
     return found
@@ -111,7 +112,7 @@ def test_python_in_the_readme_runs(environment: dict[str, str], tmp_path: Path) 
     ),
 )
 def test_commands_on_the_pages_exist(line: str) -> None:
-    _, name, *arguments = line.split()
+    _, name, *arguments = shlex.split(line)
 
     command = commands.flightlog.commands[name]
 
@@ -121,6 +122,8 @@ def test_commands_on_the_pages_exist(line: str) -> None:
 @pytest.mark.parametrize("name", ["Api", "Run"])
 def test_the_reading_methods_are_on_their_page(name: str) -> None:
     page = (ROOT / "docs/read_api.md").read_text()
-    public = [each for each in vars(getattr(flightlog.api, name)) if each[0] != "_"]
+    public = [
+        each for each in vars(getattr(flightlog.apis.public, name)) if each[0] != "_"
+    ]
 
     assert [each for each in public if not re.search(rf"`[^`]*\b{each}\b", page)] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import zmq
 
 from flightlog_storage.codec import (
+    EDITOR_RANK,
     RUN_SHAPE,
     RunKey,
     encode_definitions,
@@ -28,8 +29,10 @@ from flightlog_storage.protocol import (
     decode_reply,
     encode,
 )
+from flightlog_storage.reserve import adopt_reserve
 from flightlog_storage.spool import is_owner_gone, read_owner, remove_spool
 from flightlog_storage.spool_reader import SpoolReader
+from flightlogd.connection import connect, is_answered
 
 __all__ = ("Adopter",)
 
@@ -38,8 +41,6 @@ logger = logging.getLogger(__name__)
 # A process whose spool is free lives on only if it became another program by exec.
 # The end of a process frees its spool a moment before it can be seen to be dead.
 EXEC_AFTER_S = 2.0
-REPLY_TIMEOUT_S = 10.0
-POLL_INTERVAL_S = 0.1  # How soon a wait for a reply notices that it is to stop.
 RETRY_S = 30.0  # A spool that could not be adopted is left alone for so long.
 PARTING_S = 5.0  # A writer that ended in order may outlive its spool; then it is over.
 WRITER_NAME_LENGTH = 32
@@ -77,6 +78,9 @@ class Adopter:
     def scan(self) -> None:
         """Look at all spools once; adopt those whose writers are gone."""
         folders = {path.name: path for path in self._home.spool.iterdir()}
+        for name in folders.keys() - self._watches.keys():
+            if not name.startswith("."):
+                self._meet(name, folders[name])
         for name in self._watches.keys() - folders.keys():
             self._part(name)
         for name in list(self._parting):
@@ -84,15 +88,18 @@ class Adopter:
         for name, folder in folders.items():
             if self._stopping.is_set():
                 return
-            if time.monotonic() - self._troubled.get(name, -RETRY_S) < RETRY_S:
-                continue
-            try:
-                self._look_at(name, folder)
-            except (OSError, ValueError, StorageError, zmq.ZMQError):
-                # One bad spool must not keep the others waiting.
-                if name not in self._troubled:
-                    logger.exception("spool %s cannot be adopted", name)
-                self._troubled[name] = time.monotonic()
+            self._try_to_look_at(name, folder)
+
+    def _try_to_look_at(self, name: str, folder: Path) -> None:
+        """Look at a spool; a bad one must not keep the others waiting."""
+        if time.monotonic() - self._troubled.get(name, -RETRY_S) < RETRY_S:
+            return
+        try:
+            self._look_at(name, folder)
+        except (OSError, ValueError, StorageError, zmq.ZMQError):
+            if name not in self._troubled:
+                logger.exception("spool %s cannot be adopted", name)
+            self._troubled[name] = time.monotonic()
 
     def stop(self) -> None:
         """Have a scan end soon, from another thread: nobody answers any more."""
@@ -105,16 +112,17 @@ class Adopter:
             parting.watch.close()
         self._context.destroy(linger=0)
 
+    def _meet(self, name: str, folder: Path) -> None:
+        """Hold on to a new writer's process, before anything that may take long."""
+        owner = read_owner(folder)
+        if owner is not None:
+            self._runs[name] = owner.run
+        self._watches[name] = None if owner is None else ProcessWatch(owner.process)
+
     def _look_at(self, name: str, folder: Path) -> None:
         if name.startswith("."):
             _sweep(folder)
             return
-        if name not in self._watches:
-            owner = read_owner(folder)
-            if owner is not None:
-                self._runs[name] = owner.run
-            watch = None if owner is None else ProcessWatch(owner.process)
-            self._watches[name] = watch
         ending = self._ending(name, folder)
         if ending is not None and self._adopt(folder, ending):
             self._forget(name)
@@ -143,9 +151,10 @@ class Adopter:
             writer = WriterId(bytes.fromhex(folder.name))
         except ValueError:
             return False  # Not a spool.
+        adopt_reserve(folder)
         reader = SpoolReader(folder)
         try:
-            with self._connection() as socket:
+            with connect(self._context, self._home) as socket:
                 done = self._deliver(socket, Delivery(writer, reader), folder, ending)
         except zmq.Again:
             done = False
@@ -158,14 +167,6 @@ class Adopter:
             else:
                 remove_spool(folder)
         return done
-
-    def _connection(self) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDTIMEO, int(REPLY_TIMEOUT_S * 1000))
-        info = self._home.daemon()
-        socket.connect(f"ipc://{info.socket if info else self._home.socket}")
-        return socket
 
     def _deliver(
         self,
@@ -186,23 +187,21 @@ class Adopter:
                     return True
                 is_told = True
                 socket.send_multipart(last)
-            if not self._is_answered(socket):
+            if not is_answered(socket, self._stopping):
                 return False
             delivery.receive(decode_reply(socket.recv()), time.monotonic())
             if delivery.refused:
                 raise ValueError(f"the recorder refused it: {delivery.refused}")
 
-    def _is_answered(self, socket: "zmq.Socket[bytes]") -> bool:
-        deadline = time.monotonic() + REPLY_TIMEOUT_S
-        while not socket.poll(int(POLL_INTERVAL_S * 1000)):
-            if self._stopping.is_set() or time.monotonic() > deadline:
-                return False
-        return True
-
     def _part(self, name: str) -> None:
         """Its sender brought all and removed the spool: see how its process ends."""
         watch, run = self._watches[name], self._runs.get(name)
-        if watch is not None and run is not None and len(name) == WRITER_NAME_LENGTH:
+        if (
+            watch is not None
+            and run is not None
+            and run.rank != EDITOR_RANK  # However an editor ends, no run ends by it.
+            and len(name) == WRITER_NAME_LENGTH
+        ):
             self._watches[name] = None  # Handed over, not to be closed.
             self._parting[name] = _Parting(watch, run, time.monotonic())
         self._forget(name)
@@ -216,7 +215,7 @@ class Adopter:
         if ending is None or not (ending.exit_code or ending.signal):
             done = True
         else:
-            with self._connection() as socket:
+            with connect(self._context, self._home) as socket:
                 done = self._tell(
                     socket, WriterId(bytes.fromhex(name)), parting, ending
                 )
@@ -232,7 +231,7 @@ class Adopter:
         ending: Ending,
     ) -> bool:
         socket.send(encode(Hello(writer)))
-        while self._is_answered(socket):
+        while is_answered(socket, self._stopping):
             match decode_reply(socket.recv()):
                 case Welcome(last=last) if parting.sequence in (0, last):
                     # Once more until it is acknowledged: the same, at the same place.
@@ -256,7 +255,10 @@ class Adopter:
 
 def _sweep(folder: Path) -> None:
     """Delete a spool whose writer died before it began."""
-    age_s = time.time() - folder.stat().st_mtime
+    try:
+        age_s = time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return  # It has begun, and has its own name now.
     if age_s >= SWEEP_AFTER_S and (
         is_owner_gone(folder) or not (folder / "lock").exists()
     ):

@@ -106,7 +106,11 @@ def start(home: str | None) -> None:
 @main.command()
 @_home
 def stop(home: str | None) -> None:
-    """Stop the daemon; everything it accepted is on disk when this returns."""
+    """Stop the daemon; everything it accepted is on disk when this returns.
+
+    While anything trains it does not stay stopped: training processes start the next
+    daemon, mostly within a second. What they log meanwhile waits in their spools.
+    """
     found = _find_home(home)
     info = found.daemon()
     if info is None or not info.process.is_alive():
@@ -148,10 +152,26 @@ def materialize(home: str, wake_fd: int) -> None:
     """Fold the log into state and histories; started by the recorder."""
     from flightlogd.materializer import run as serve  # Loaded late: pyarrow is large.
 
+    _log_to_stderr()
+    config = _read_config(home)
+    serve(config.home, wake_fd, config.system_interval_s)
+
+
+@main.command(hidden=True)
+@click.option("--home", required=True)
+@click.option("--wake-fd", type=int, required=True)
+def work(home: str, wake_fd: int) -> None:
+    """Do what the log says is owed; started by the recorder."""
+    from flightlogd.worker import run as serve  # Loaded late: numpy is large.
+
+    _log_to_stderr()
+    serve(_find_home(home), wake_fd)
+
+
+def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    serve(_find_home(home), wake_fd)
 
 
 def _find_home(home: str | None) -> Home:

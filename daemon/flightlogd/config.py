@@ -1,5 +1,7 @@
 """What a daemon process is told at its start; nothing else reads the environment."""
 
+import logging
+import math
 import os
 from dataclasses import dataclass
 
@@ -8,16 +10,25 @@ from flightlog_storage.home import Home, choose_home
 __all__ = ("VERSION", "DaemonConfig", "read_config")
 
 VERSION = "0.1.0"
+SYSTEM_INTERVAL_S = 15.0
+SYSTEM_INTERVAL_MIN_S = 0.1
 FIRST_PASSED_FD = 3  # Where systemd puts the sockets that it opened.
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DaemonConfig:
-    """Where the daemon works and what it was handed."""
+    """Where the daemon works and what it was handed.
+
+    `system_interval_s` is between two samples of system metrics; 0: none are taken.
+    """
 
     home: Home
     passed_fd: int | None = None
     notify_address: str | None = None
+    system_interval_s: float = SYSTEM_INTERVAL_S
 
 
 def read_config(home: str | None) -> DaemonConfig:
@@ -32,4 +43,17 @@ def read_config(home: str | None) -> DaemonConfig:
         choose_home(home, env),
         FIRST_PASSED_FD if passed and int(passed) > 0 else None,
         env.get("NOTIFY_SOCKET"),
+        _interval(env.get("FLIGHTLOG_SYSTEM_INTERVAL_S") or str(SYSTEM_INTERVAL_S)),
     )
+
+
+def _interval(text: str) -> float:
+    """Return the interval that is asked for; a slip must not keep a daemon down."""
+    try:
+        seconds = float(text)
+        if 0 <= seconds < math.inf:
+            return seconds and max(seconds, SYSTEM_INTERVAL_MIN_S)
+    except ValueError:
+        pass
+    logger.warning("FLIGHTLOG_SYSTEM_INTERVAL_S is no number of seconds: %r", text)
+    return SYSTEM_INTERVAL_S

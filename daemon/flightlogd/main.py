@@ -18,18 +18,21 @@ from flightlogd.listener import Listener, raise_descriptor_limit
 from flightlogd.notify import notify
 from flightlogd.recorder import Recorder
 from flightlogd.supervisor import Supervisor
+from flightlogd.wakes import Durable
 
 __all__ = ("Status", "run")
 
 logger = logging.getLogger(__name__)
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How a daemon is; `flightlogd status --json` prints it."""
 
     pid: int
     materializer_pid: int | None
     materializer_restarts: int
+    worker_pid: int | None = None  # Not told by daemons that had none.
+    worker_restarts: int = 0
     version: str
     home: str
     socket: str
@@ -83,21 +86,29 @@ def run(config: DaemonConfig) -> None:
 
 
 async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> None:
-    supervisor = Supervisor(config.home.root)
+    materializer = Supervisor("materializer", "materialize", config.home.root)
+    worker = Supervisor("worker", "work", config.home.root)
     started = time.monotonic()
 
     def status() -> bytes:
         return msgspec.json.encode(
-            _status(config, log, listener, supervisor, started, intake)
+            _status(config, log, listener, (materializer, worker), started, intake)
         )
 
     intake = Intake(log, status)
-    recorder = Recorder(listener, intake, lambda: supervisor.tell(log.durable))
+
+    def tell() -> None:
+        durable = Durable(log.durable, log.end_offset)
+        materializer.tell(durable)
+        worker.tell(durable)
+
+    recorder = Recorder(listener, intake, tell)
     async with anyio.create_task_group() as services:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             services.start_soon(recorder.run)
             services.start_soon(recorder.guard)
-            services.start_soon(supervisor.run)
+            services.start_soon(materializer.run)
+            services.start_soon(worker.run)
             notify(config.notify_address, "READY=1")
             logger.info("serving %s at %s", config.home.root, listener.path)
             async for number in signals:
@@ -106,22 +117,26 @@ async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> Non
             notify(config.notify_address, "STOPPING=1")
             services.cancel_scope.cancel()
     recorder.drain()
-    supervisor.tell(log.durable)
-    supervisor.stop()
+    tell()
+    worker.stop()
+    materializer.stop()
 
 
 def _status(
     config: DaemonConfig,
     log: EventLog,
     listener: Listener,
-    supervisor: Supervisor,
+    processes: tuple[Supervisor, Supervisor],
     started: float,
     intake: Intake,
 ) -> Status:
+    materializer, worker = processes
     return Status(
         pid=os.getpid(),
-        materializer_pid=supervisor.pid,
-        materializer_restarts=supervisor.restarts,
+        materializer_pid=materializer.pid,
+        materializer_restarts=materializer.restarts,
+        worker_pid=worker.pid,
+        worker_restarts=worker.restarts,
         version=VERSION,
         home=str(config.home.root),
         socket=str(listener.path),

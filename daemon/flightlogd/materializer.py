@@ -1,4 +1,4 @@
-"""The materializer process: follows the log, and takes over what the dead left."""
+"""The materializer process: follows the log, takes over from the dead, samples."""
 
 import fcntl
 import logging
@@ -12,10 +12,13 @@ import pyarrow as pa
 from anyio import to_thread
 
 from flightlog_storage.home import Home
+from flightlog_storage.inotify import FolderEvent, FolderWatch
 from flightlog_storage.logreader import LogPosition
 from flightlog_storage.projector import Projector
+from flightlog_storage.staging import sweep_staging
 from flightlogd.adoption import Adopter
-from flightlogd.supervisor import WAKE
+from flightlogd.system import SystemSampler
+from flightlogd.wakes import read_wakes
 
 __all__ = ("run",)
 
@@ -24,13 +27,14 @@ logger = logging.getLogger(__name__)
 # Readers fold what is not yet folded themselves, so there is no hurry.
 COMMIT_INTERVAL_S = 0.25
 SCAN_INTERVAL_S = 0.25
-LOOKS_A_SCAN = 5  # At whether writers came or went.
-WAKE_SIZE_MAX = 1 << 16
+SCAN_PAUSE_S = 0.005  # However many writers come.
+SWEEP_INTERVAL_S = 60.0
+LOOK_INTERVAL_S = 0.05  # At whether writers came or went, where there is no inotify.
 # Ctrl-C and a stop of the whole service: the recorder says when it is time.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(home: Home, wake_fd: int) -> None:
+def run(home: Home, wake_fd: int, system_interval_s: float) -> None:
     """Project until the recorder closes the other end of `wake_fd`."""
     lock = os.open(
         home.root / "materializer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -40,19 +44,33 @@ def run(home: Home, wake_fd: int) -> None:
     pa.set_memory_pool(pa.system_memory_pool())  # Which can give back what it freed.
     projector = Projector(home)
     try:
-        anyio.run(_serve, home, projector, wake_fd)
+        anyio.run(_serve, home, projector, wake_fd, system_interval_s)
     finally:
         projector.close()
 
 
-async def _serve(home: Home, projector: Projector, wake_fd: int) -> None:
+async def _serve(
+    home: Home, projector: Projector, wake_fd: int, system_interval_s: float
+) -> None:
     with anyio.open_signal_receiver(*_IGNORED):
         adopter = Adopter(home)
+        sampler = SystemSampler(home, system_interval_s)
         async with anyio.create_task_group() as services:
             services.start_soon(_adopt, adopter, home.spool)
+            services.start_soon(_sweep, home.staging)
+            services.start_soon(sampler.run)
             await _follow(projector, wake_fd)
             adopter.stop()
+            sampler.stop()
             services.cancel_scope.cancel()
+
+
+async def _sweep(staging: Path) -> None:
+    """Delete what processes had not stored when they died."""
+    while True:
+        if count := await to_thread.run_sync(sweep_staging, staging):
+            logger.info("swept the staging folders of %d dead processes", count)
+        await anyio.sleep(SWEEP_INTERVAL_S)
 
 
 async def _follow(projector: Projector, wake_fd: int) -> None:
@@ -61,8 +79,8 @@ async def _follow(projector: Projector, wake_fd: int) -> None:
     is_open = True
     while is_open:
         await anyio.wait_readable(wake_fd)
-        is_open, told = _read_wakes(wake_fd)
-        end = told or end
+        is_open, told = read_wakes(wake_fd)
+        end = told.end if told else end
         started = time.monotonic()
         if end is not None:
             while await to_thread.run_sync(projector.project, end):
@@ -73,28 +91,37 @@ async def _follow(projector: Projector, wake_fd: int) -> None:
             )
 
 
-def _read_wakes(wake_fd: int) -> tuple[bool, LogPosition | None]:
-    """Return whether the recorder is there, and the last position it told."""
-    last: LogPosition | None = None
-    while True:
-        try:
-            data = os.read(wake_fd, WAKE_SIZE_MAX - WAKE_SIZE_MAX % WAKE.size)
-        except BlockingIOError:
-            return True, last
-        if not data:
-            return False, last
-        last = LogPosition(*WAKE.unpack(data[-WAKE.size :]))
-
-
 async def _adopt(adopter: Adopter, spool: Path) -> None:
+    news = _news_of(spool)
     try:
         while True:
             seen_ns = os.stat(spool).st_mtime_ns
+            if news is not None:
+                news.drain()
             await to_thread.run_sync(adopter.scan)
+            await anyio.sleep(SCAN_PAUSE_S)
             # A new writer is looked at soon: how it ends is seen only from then on.
-            for _ in range(LOOKS_A_SCAN):
-                await anyio.sleep(SCAN_INTERVAL_S / LOOKS_A_SCAN)
-                if os.stat(spool).st_mtime_ns != seen_ns:
-                    break
+            with anyio.move_on_after(SCAN_INTERVAL_S):
+                if news is None:
+                    await _changed(spool, seen_ns)
+                else:
+                    await anyio.wait_readable(news)
     finally:
+        if news is not None:
+            news.close()
         adopter.close()
+
+
+def _news_of(spool: Path) -> FolderWatch | None:
+    """Return what tells of new spools, or None where inotify is not to be had."""
+    try:
+        return FolderWatch([spool], FolderEvent.MOVED_TO)
+    except OSError as error:
+        logger.info("no inotify (%s): spools are looked for by the clock", error)
+        return None
+
+
+async def _changed(folder: Path, seen_ns: int) -> None:
+    """Return once something came into the folder, or went, since it was seen."""
+    while os.stat(folder).st_mtime_ns == seen_ns:  # noqa: ASYNC110  # Not by us.
+        await anyio.sleep(LOOK_INTERVAL_S)

@@ -1,8 +1,7 @@
-"""The recorder's side of the materializer process: start, wake, watch, restart."""
+"""The recorder's side of its other processes: start, wake, watch, restart."""
 
 import logging
 import os
-import struct
 import subprocess
 import sys
 import time
@@ -11,13 +10,12 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from flightlog_storage.eventlog import LogPosition
+from flightlogd.wakes import Durable
 
-__all__ = ("WAKE", "Supervisor")
+__all__ = ("Supervisor",)
 
 logger = logging.getLogger(__name__)
 
-WAKE = struct.Struct("<QQ")  # A durable log position: segment, byte.
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 10.0
 STABLE_AFTER_S = 30.0  # A process that lived so long starts over with the back-off.
@@ -25,13 +23,16 @@ STOP_TIMEOUT_S = 30.0
 
 
 class Supervisor:
-    """Keeps one materializer running and tells it how far the log is durable."""
+    """Keeps one process running and tells it how far the log is durable."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, name: str, command: str, root: Path) -> None:
+        """`command` is that of `flightlogd` which the process runs."""
+        self._name = name
+        self._command = command
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
         self._wake_fd = -1
-        self._told: LogPosition | None = None
+        self._told: Durable | None = None
         self.restarts = 0
 
     @property
@@ -41,18 +42,18 @@ class Supervisor:
             process.pid if process is not None and process.returncode is None else None
         )
 
-    def tell(self, durable: LogPosition) -> None:
-        """Pass a durable position on; one that finds the pipe full is told later."""
+    def tell(self, durable: Durable) -> None:
+        """Pass on how far the log is durable; if the pipe is full, it is told later."""
         if durable == self._told or self._wake_fd < 0:
             return
         try:
-            os.write(self._wake_fd, WAKE.pack(*durable))
+            os.write(self._wake_fd, durable.pack())
         except (BlockingIOError, BrokenPipeError):
             return
         self._told = durable
 
     async def run(self) -> None:
-        """Keep a materializer running until cancelled."""
+        """Keep the process running until cancelled."""
         backoff_s = BACKOFF_MIN_S
         while True:
             started = time.monotonic()
@@ -65,7 +66,8 @@ class Supervisor:
                 backoff_s = BACKOFF_MIN_S
             self.restarts += 1
             logger.error(
-                "the materializer ended with status %s; again in %.1f s",
+                "the %s ended with status %s; again in %.1f s",
+                self._name,
                 status,
                 backoff_s,
             )
@@ -73,7 +75,7 @@ class Supervisor:
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
     def stop(self) -> None:
-        """Let the materializer finish what is durable, then end it."""
+        """Let the process finish what it is at, then end it."""
         self._close_pipe()
         if self._process is None:
             return
@@ -81,7 +83,7 @@ class Supervisor:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             logger.warning(
-                "the materializer is far behind; it goes on at the next start"
+                "the %s is not done; it goes on at the next start", self._name
             )
             self._process.kill()
             self._process.wait()
@@ -90,7 +92,7 @@ class Supervisor:
         self._close_pipe()
         read_fd, self._wake_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
-        command = [sys.executable, "-P", "-m", "flightlogd", "materialize"]
+        command = [sys.executable, "-P", "-m", "flightlogd", self._command]
         self._process = subprocess.Popen(
             [*command, "--home", str(self._root), "--wake-fd", str(read_fd)],
             stdin=subprocess.DEVNULL,

@@ -20,21 +20,30 @@ from flightlog._top import (
     finish,
     init,
     log,
+    log_artifact,
     mark_preempting,
+    save,
+    use_artifact,
 )
 from flightlog.errors import (
+    ArtifactFinalizedError,
+    ArtifactNotLoggedError,
     BadArgumentError,
     CommError,
     ConfigError,
+    CorruptError,
     Error,
     NotFoundError,
     UsageError,
 )
 
 if TYPE_CHECKING:
+    from flightlog._artifact import Artifact
     from flightlog._config import Config
+    from flightlog._snapshot import snapshot_workspace
     from flightlog._summary import Summary
-    from flightlog.api import Api
+    from flightlog.apis.public import Api
+    from flightlog.data_types import Audio, Histogram, Html, Image, Table, Video
 
     config: Config
     run: Run | None
@@ -43,33 +52,57 @@ if TYPE_CHECKING:
 __all__ = (
     "AlertLevel",
     "Api",
+    "Artifact",
+    "ArtifactFinalizedError",
+    "ArtifactNotLoggedError",
+    "Audio",
     "BadArgumentError",
     "CommError",
     "ConfigError",
+    "CorruptError",
     "Error",
+    "Histogram",
+    "Html",
+    "Image",
     "NotFoundError",
     "Run",
+    "Table",
     "UsageError",
+    "Video",
     "alert",
     "config",
     "define_metric",
     "finish",
     "init",
     "log",
+    "log_artifact",
     "mark_preempting",
     "run",
+    "save",
+    "snapshot_workspace",
     "summary",
+    "use_artifact",
 )
 
 __version__ = "0.1.0"
 
+_MEDIA = ("Audio", "Histogram", "Html", "Image", "Table", "Video")
+_LOADED_ON_USE = {
+    "Api": "flightlog.apis.public",
+    "Artifact": "flightlog._artifact",
+    "data_types": "flightlog.data_types",
+    "snapshot_workspace": "flightlog._snapshot",
+    **dict.fromkeys(_MEDIA, "flightlog.data_types"),
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Give `run`, `config` and `summary` of the active run, and `Api` on first use."""
-    if name == "Api":
-        from flightlog.api import Api  # The reading side is loaded when it is wanted.
+    """Give what the active run has, and what is loaded on first use."""
+    if name in _LOADED_ON_USE:
+        import importlib  # Late, as what it loads: `import flightlog` is to be light.
 
-        return Api
+        module = importlib.import_module(_LOADED_ON_USE[name])
+        return module if name == "data_types" else getattr(module, name)
     if name == "run":
         return active_run()
     if name in ("config", "summary"):

@@ -1,12 +1,13 @@
-"""What names, ids and tags may look like."""
+"""What names, ids, tags and captions may look like."""
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from flightlog._values import plain_text
 from flightlog.errors import UsageError
 
-__all__ = ("check_name", "check_tags")
+__all__ = ("check_caption", "check_name", "check_number", "check_tags")
 
 NAME_LENGTH_MAX = 128
 TAG_LENGTH_MAX = 64
@@ -66,3 +67,29 @@ def check_tags(tags: object) -> tuple[str, ...]:
         if not 0 < len(tag) <= TAG_LENGTH_MAX:
             raise UsageError(f"tag {tag!r} must have 1 to {TAG_LENGTH_MAX} characters")
     return tuple(plain_text(tag) for tag in found)
+
+
+def check_caption(what: str, caption: object) -> str | None:
+    """Return a caption as it can be stored.
+
+    Raises:
+        TypeError: It is neither a str nor None.
+    """
+    if not isinstance(caption, str | None):
+        raise TypeError(f"{what}: caption must be a str or None, not {caption!r}")
+    return None if caption is None else plain_text(caption)
+
+
+def check_number(what: str, number: Any, low: float, high: float) -> float:
+    """Return a number of any library that is above `low` and at most `high`.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is beyond.
+    """
+    if isinstance(number, bool) or not hasattr(number, "__float__"):
+        raise TypeError(f"{what} must be a number, not {number!r}")
+    found = float(number)
+    if not low < found <= high:
+        raise ValueError(f"{what} must be above {low:g} and at most {high:,g}")
+    return found

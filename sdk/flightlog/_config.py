@@ -20,12 +20,16 @@ def as_config(value: object) -> dict[str, Any]:
     """
     if value is None:
         return {}
+    given = value
     if not isinstance(value, Mapping):
         value = (
             getattr(value, "__dict__", None) if not isinstance(value, type) else None
         )
     if not isinstance(value, Mapping):
-        raise TypeError("config must be a dict or an argparse namespace")
+        raise TypeError(
+            "config must be a dict or an argparse namespace, not "
+            f"{type(given).__qualname__}: read a file with yaml.safe_load or json.load"
+        )
     wrong = [key for key in value if not isinstance(key, str)]
     if wrong:
         raise TypeError(f"config keys must be str; {wrong[0]!r} is not")

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flightlog._config import Config
+from flightlog._settings import find_workspace
 from flightlog._summary import Summary, put_value
 from flightlog_storage.event import MetricDefined
 from flightlog_storage.names import default_name
+
+if TYPE_CHECKING:
+    from flightlog._artifact import Artifact
 
 __all__ = ("DisabledRun",)
 
@@ -38,6 +42,7 @@ class DisabledRun:
         self.group: str | None = given.get("group")
         self.job_type: str | None = given.get("job_type")
         self.tags = tuple(given.get("tags") or ())
+        self.workspace_root = find_workspace(given.get("workspace_root"))
         self.step = 0
         self.config = Config(lambda changes, removed: None, allow_val_change=True)
         self.config.update(given.get("config"))
@@ -63,6 +68,60 @@ class DisabledRun:
 
     def mark_preempting(self) -> None:
         pass
+
+    def log_artifact(
+        self,
+        artifact_or_path: object,
+        name: str | None = None,
+        type: str | None = None,
+        *args: object,
+        **rest: object,
+    ) -> "Artifact":
+        """Return the artifact, or an empty one for a path: nothing is read."""
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._artifact import Artifact
+
+        if isinstance(artifact_or_path, Artifact):
+            artifact = artifact_or_path
+        else:
+            artifact = Artifact(name or "disabled", type or "unspecified")
+        if artifact.is_draft():
+            artifact.life.discard()
+        return artifact
+
+    def use_artifact(
+        self,
+        artifact_or_name: object,
+        type: str | None = None,
+        *args: object,
+        **rest: object,
+    ) -> "Artifact":
+        """Return the artifact, or an empty one for a name: nothing is looked up."""
+        return self.log_artifact(artifact_or_name, None, type)
+
+    def log_image(self, key: object, *args: object, **rest: object) -> str:
+        return ""
+
+    def log_config(self, **rest: object) -> None:
+        pass
+
+    def log_dataset(self, name: object, root_or_uri: object, **rest: object) -> None:
+        pass
+
+    def log_pretrained(self, name: object, **rest: object) -> None:
+        pass
+
+    def scan_outputs_once(self, **rest: object) -> dict[str, Any]:
+        return {"scanned": 0, "archived": 0, "changed": 0}
+
+    def watch_outputs(self, **rest: object) -> None:
+        pass
+
+    def stop_outputs_watch(self) -> None:
+        pass
+
+    def save(self, glob_str: object, *args: object, **rest: object) -> list[str]:
+        return []
 
     def flush(self, timeout: float | None = None) -> bool:
         return True

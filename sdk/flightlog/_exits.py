@@ -16,7 +16,7 @@ class ExitCode:
     """
 
     def __init__(self) -> None:
-        self._code: int | None = None
+        self._code = 0
         self._exit: Callable[..., object] | None = None
 
     def watch(self) -> None:
@@ -27,15 +27,16 @@ class ExitCode:
                 if hasattr(builtins, name):  # Not with python -S.
                     setattr(builtins, name, self._sys_exit)
 
-    def now(self) -> int | None:
-        """Return the exit code as far as it can be known at exit, None if it cannot.
+    def now(self) -> tuple[int, bool]:
+        """Return the exit code as far as it can be known at exit, and if it is sure.
 
-        After `raise SystemExit(3)` nothing is left of the 3 by then.
+        After `raise SystemExit(3)` nothing is left of the 3 by then, and that
+        `sys.exit(3)` was called does not say that nobody caught it.
         """
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-        if error is not None and not hasattr(sys, "ps1"):  # Not a prompt's last error.
-            return exit_code_of(error)
-        return exit_code_of(error) if (error := _error_of_worker()) else self._code
+        if error is None or hasattr(sys, "ps1"):  # A prompt's last error is no end.
+            error = _error_of_worker()
+        return (self._code, False) if error is None else (exit_code_of(error), True)
 
     def _sys_exit(self, status: object = None, /) -> None:
         if threading.current_thread() is threading.main_thread():

@@ -83,10 +83,13 @@ class StepSync:
 
 
 def leaves(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with the keys of nested dicts joined by dots."""
+    """Return a row with the keys of nested dicts joined by dots.
+
+    A dict that has a `_type` is a value.
+    """
     found: dict[str, Any] = {}
     for key, value in row.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and "_type" not in value:
             inner = leaves({f"{key}.{name}": item for name, item in value.items()})
             found |= inner
         else:

@@ -61,8 +61,13 @@ class Recording:
             self.drop(error)
 
     def drop(self, error: OSError) -> None:
-        """Count a row that the disk refused, and say so once."""
-        self.dropped_count += 1
+        """Count a row that the disk refused, and say so once.
+
+        The count is noted where it survives this process, also a kill of it.
+        """
+        with self.spool.lock:
+            self.dropped_count += 1
+            self.spool.note(self._gap())
         if not self._has_warned:
             self._has_warned = True
             say(
@@ -74,18 +79,25 @@ class Recording:
         self._report_drops()
         return self._sender.flush(timeout_s)
 
-    def finish(self, event: Event, timeout_s: float) -> bool:
-        """Append the last event and give the sender some time; True when durable.
+    def finish(
+        self, event: Event | None, timeout_s: float, *, is_left: bool = False
+    ) -> bool:
+        """Append the last event, if any, and give the sender time; True when durable.
 
         What is not durable by then is sent on as long as the process lives, and taken
-        from the spool by the daemon when it does not.
+        from the spool by the daemon when it does not. A spool that `is_left` stays
+        when all of it is durable, for the daemon to say how the process ended.
         """
-        self._report_drops()
-        try:
-            self.spool.seal(encode_event(event))
-        except OSError as error:
-            self.drop(error)
-        self._sender.close()
+        with self.spool.lock:  # No row may be dropped between the count and the end.
+            self._report_drops()
+            for _ in range(self.spool.give_up_deferred()):
+                self.drop(OSError("no room"))
+            self._reported_count = self.dropped_count  # Else noted: seal() tells it.
+            try:
+                self.spool.seal(b"" if event is None else encode_event(event))
+            except OSError as error:
+                self.drop(error)
+        self._sender.close(keeps_spool=is_left)
         deadline = time.monotonic() + timeout_s
         is_durable = self._sender.flush(timeout_s)
         self._sender.join(max(0.0, deadline - time.monotonic()))
@@ -94,10 +106,13 @@ class Recording:
     def _report_drops(self) -> None:
         if self.dropped_count == self._reported_count:
             return
+        with self.spool.lock, suppress(OSError):  # Or it stays noted.
+            self.spool.put(self._gap())
+            self._reported_count = self.dropped_count
+            self.spool.note(b"")
+
+    def _gap(self) -> bytes:
+        """Return the event that counts what was dropped and not yet reported."""
+        count = self.dropped_count - self._reported_count
         reason = "the disk refused the spool"
-        with self.spool.lock:  # The sender and the loop may come at once.
-            count = self.dropped_count - self._reported_count
-            gap = Gap(time=time.time(), count=count, reason=reason)
-            with suppress(OSError):
-                self.spool.put(encode_event(gap))
-                self._reported_count += count
+        return encode_event(Gap(time=time.time(), count=count, reason=reason))

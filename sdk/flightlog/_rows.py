@@ -8,6 +8,7 @@ from typing import Any
 import msgpack
 
 from flightlog._metric import StepSync, leaves
+from flightlog._stand_ins import has_media
 from flightlog._values import plain, plain_text
 from flightlog_storage.codec import KEY_SIZE_MAX
 from flightlog_storage.frame import EVENT_SIZE_MAX
@@ -27,6 +28,7 @@ class RowLog:
     __slots__ = (
         "_drop",
         "_known_keys",
+        "_log_media",
         "_reopen",
         "_shapes",
         "_step_sync",
@@ -40,16 +42,18 @@ class RowLog:
         first_step: int,
         reopen: Callable[[], SpoolWriter],
         drop: Callable[[OSError], None],
+        log_media: Callable[[Mapping[str, Any], int | None, bool | None], None],
     ) -> None:
         """Log into `writer`.
 
-        `reopen` gives a writer when this one is not ours any more, or raises;
-        `drop` is told of a row that the disk refused.
+        `reopen` gives a writer when this one is not ours any more, or raises; `drop`
+        is told of a row that the disk refused; `log_media` logs one that has media.
         """
         self.writer = writer
         self.step = first_step
         self._reopen = reopen
         self._drop = drop
+        self._log_media = log_media
         self._step_sync = StepSync()
         self._shapes: dict[tuple[str, ...], Shape] = {}  # For the last rows in them.
         self._known_keys: set[str] = set()
@@ -65,57 +69,59 @@ class RowLog:
     ) -> None:
         """Record one row; see `Run.log`."""
         writer = self.writer
-        try:
-            writer.acquire()
+        while True:  # Left for the slow way, which begins without the lock.
             try:
-                shape = writer.shapes[tuple(data)]
-                values = data.values()
-            except (KeyError, TypeError, AttributeError):
-                self._log_slowly(data, step, commit)
-                return
-            last_step = self.step
-            if step is None:
-                at = last_step
-                if commit is None or commit:
-                    self.step = at + 1
-            else:
-                at = self._take_step(step, commit)
-            try:
-                row = writer.pack((shape.number, at, _now(), *values))
-            except _NOT_PLAIN:
-                self.step = last_step
-                self._log_slowly(data, step, commit)
-                return
-            # From here on a signal handler may log in between: see SpoolWriter.
-            if writer.pending is not None and not self._help(writer):
-                self._log_slowly(data, at, False)
-                return
-            target = writer.data
-            size = len(row)
-            position = writer.position  # From here to `pending` no handler can run.
-            end = position + size
-            writer.pending = row
-            try:
-                target[position:end] = row
-            except (IndexError, ValueError, OSError):
-                if writer.pending is row:  # Else the handler has appended it.
+                writer.acquire()
+                try:
+                    shape = writer.shapes[tuple(data)]
+                    values = data.values()
+                except (KeyError, TypeError, AttributeError):
+                    break
+                last_step = self.step
+                if step is None:
+                    at = last_step
+                    if commit is None or commit:
+                        self.step = at + 1
+                else:
+                    at = self._take_step(step, commit)
+                try:
+                    row = writer.pack((shape.number, at, _now(), *values))
+                except _NOT_PLAIN:
+                    self.step = last_step
+                    break
+                # From here on a signal handler may log in between: see SpoolWriter.
+                if writer.pending is not None and not self._help(writer):
+                    step, commit = at, False
+                    break
+                target = writer.data
+                size = len(row)
+                position = writer.position  # From here to `pending` no handler can run.
+                end = position + size
+                writer.pending = row
+                try:
+                    target[position:end] = row
+                except (IndexError, ValueError, OSError):
+                    if writer.pending is row:  # Else the handler has appended it.
+                        writer.pending = None
+                        step, commit = at, False
+                        break
+                    return
+                if writer.pending is row:
+                    writer.committed[0] = end
+                    writer.position = end
                     writer.pending = None
-                    self._log_slowly(data, at, False)
-                return
-            if writer.pending is row:
-                writer.committed[0] = end
-                writer.position = end
-                writer.pending = None
-            shape.last = row
-        finally:
-            # In these words, for `with` costs more. A handler that raises, as Ctrl-C
-            # does, may keep `acquire` from acquiring.
-            try:  # noqa: SIM105
-                writer.release()
-            except RuntimeError:
-                pass
-        if writer.idle:
-            writer.wake()
+                shape.last = row
+            finally:
+                # In these words, for `with` costs more. A handler that raises, as
+                # Ctrl-C does, may keep `acquire` from acquiring.
+                try:  # noqa: SIM105
+                    writer.release()
+                except RuntimeError:
+                    pass
+            if writer.idle:
+                writer.wake()
+            return
+        self._log_slowly(data, step, commit)
 
     log.__qualname__ = "Run.log"  # What a TypeError for a wrong argument names.
 
@@ -144,13 +150,17 @@ class RowLog:
         self, data: Mapping[str, Any], step: int | None, commit: bool | None
     ) -> None:
         """Record a row of a new shape, of values to convert, or refuse it."""
-        if not self.writer.shapes and not self.writer.is_open:
-            try:
-                self.writer = self._reopen()
-            except OSError as error:
-                self._drop(error)
-                return
-        with self.writer.lock:  # A writer just reopened is not locked by `log`.
+        if isinstance(data, Mapping) and any(map(has_media, data.values())):
+            self._log_media(data, step, commit)
+            return
+        with self.writer.lock:  # Two threads of a forked child may come at once.
+            if not self.writer.shapes and not self.writer.is_open:
+                try:
+                    self.writer = self._reopen()
+                except OSError as error:
+                    self._drop(error)
+                    return
+        with self.writer.lock:  # It may be another one.
             row = self._checked(data)
             values = [plain(key, value) for key, value in row.items()]
             self._check_size(row, values)

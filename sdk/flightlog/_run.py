@@ -2,42 +2,30 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from flightlog._about import About
 from flightlog._alerts import REPEATS_AFTER_S, Alerts
-from flightlog._checks import check_tags
 from flightlog._config import Config
 from flightlog._exits import exit_code_of
 from flightlog._metric import check_definition
-from flightlog._recording import Recording
-from flightlog._rows import RowLog
-from flightlog._say import say
-from flightlog._spec import RunSpec, describe
-from flightlog._summary import Overlay, Summary
-from flightlog._values import plain_text
-from flightlog.errors import UsageError
-from flightlog_storage.codec import RunKey
-from flightlog_storage.event import (
-    ConfigUpdated,
-    Event,
-    MetricDefined,
-    PreemptionAnnounced,
-    RunDescribed,
-    RunFinished,
-    RunStarted,
-    SummaryUpdated,
-    TagsChanged,
-)
+from flightlog._places import make_run_folder, run_url
+from flightlog._run_life import FINISH_TIMEOUT_S, RunLife
+from flightlog._spec import RunSpec
+from flightlog._summary import Summary
+from flightlog_storage.event import MetricDefined, PreemptionAnnounced
+from flightlog_storage.home import Home
 from flightlog_storage.names import default_name
-from flightlog_storage.spool_writer import SpoolWriter
 
-__all__ = ("FINISH_TIMEOUT_S", "Run", "RunHooks")
+if TYPE_CHECKING:
+    from flightlog._artifact import Artifact
 
-FINISH_TIMEOUT_S = 2.0
+__all__ = ("Run", "RunHooks")
 
 
 class RunHooks(msgspec.Struct, frozen=True):
@@ -59,25 +47,13 @@ class Run:
 
     def __init__(self, spec: RunSpec, hooks: "RunHooks") -> None:
         self._spec = spec
-        self._hooks = hooks
+        self._join = hooks.join
         self._started_at = time.time()
-        self._name = spec.name
-        self._tags = spec.tags or ()
-        self._notes = spec.notes
-        self._group = spec.group
-        self._job_type = spec.job_type
-        self._config = Config(self._record_config, spec.allow_val_change)
-        self._overlay = Overlay()
         self._alerts = Alerts()
-        self._is_finished = False
-        self._is_left = False  # By the process, which ends.
-        self._has_warned = False
-        self._recording: Recording | None = self._open(forked=spec.forked)
-        self._rows = RowLog(
-            self._recording.spool, spec.first_step, self._reopen, self._drop
-        )
+        self.life = RunLife(spec, lambda: hooks.ended(self), lambda: hooks.forked(self))
+        self.about = About(self.life)
         # Spares the loop a call; the method of the class is what help() shows.
-        self.log = self._rows.log  # type: ignore[method-assign]
+        self.log = self.life.rows.log  # type: ignore[method-assign]
 
     # Logging
 
@@ -91,7 +67,8 @@ class Run:
 
         Args:
             data: Metric names and values: numbers, str, bool, None, nested dicts,
-                lists, small arrays, datetimes, enums; NaN and infinities as they are.
+                lists, small arrays, datetimes, enums; NaN and infinities as they are;
+                Image, Table, Histogram, Html, Audio, Video and lists of them.
             step: The row's step, by default the current one. Steps may come in any
                 order; rows of equal step are merged key by key, the later one wins.
             commit: Whether the current step ends with this row. By default it does
@@ -101,8 +78,9 @@ class Run:
             TypeError: `data` is no mapping, a key no str, or a value cannot be stored.
             ValueError: A step is negative, a key or the row is too large.
             UsageError: The run is finished.
+            OSError: A file that an Image or the like was made of is gone.
         """
-        self._rows.log(data, step, commit)
+        self.life.rows.log(data, step, commit)
 
     def define_metric(  # noqa: PLR0913  # As in W&B.
         self,
@@ -130,7 +108,7 @@ class Run:
             Error: A word that is none of these, or a `*` elsewhere than at the end.
             UsageError: The run is finished.
         """
-        self._check_open("define_metric")
+        self.life.check_open("define_metric")
         definition = check_definition(
             name,
             step_metric,
@@ -141,8 +119,8 @@ class Run:
             overwrite=bool(overwrite),
             time=time.time(),
         )
-        self._rows.sync_steps(definition)
-        self._record(definition)
+        self.life.rows.sync_steps(definition)
+        self.life.record(definition)
         return definition
 
     def alert(
@@ -159,10 +137,10 @@ class Run:
             ValueError: `level` is no AlertLevel, in any case, or the title is too long.
             UsageError: The run is finished.
         """
-        self._check_open("alert")
+        self.life.check_open("alert")
         alert = self._alerts.make(title, text, level, wait_duration)
         if alert is not None:
-            self._record(alert)
+            self.life.record(alert)
 
     def mark_preempting(self) -> None:
         """Say that this run expects to be preempted: an end other than by exit code 0
@@ -171,8 +149,379 @@ class Run:
         Raises:
             UsageError: The run is finished.
         """
-        self._check_open("mark_preempting")
-        self._record(PreemptionAnnounced(time=time.time()))
+        self.life.check_open("mark_preempting")
+        self.life.record(PreemptionAnnounced(time=time.time()))
+
+    # Files and artifacts
+
+    def log_artifact(
+        self,
+        artifact_or_path: "Artifact | str | os.PathLike[str]",
+        name: str | None = None,
+        type: str | None = None,
+        aliases: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> "Artifact":
+        """Log an artifact as an output of the run; a background thread stores it.
+
+        It is kept when the returned artifact's `wait()` has returned, or `finish()`.
+        What cannot be stored by then becomes one warning and a counted event.
+
+        Args:
+            artifact_or_path: A draft; a logged artifact of this project, which is
+                declared an output; or a file, a folder or a URI to make a draft of,
+                which is read now.
+            name: Of an artifact made of a path; by default `run-<id>-<basename>`.
+            type: Of an artifact made of a path; by default "unspecified".
+            aliases: Names that move to this version; `latest` always does.
+            tags: Words to find it by.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: There is no such path; the artifact is of another type, or a
+                logged one of another project; an argument has a value that cannot be.
+            UsageError: The run is finished, or a tag cannot be.
+        """
+        assets = self.life.assets("log_artifact")
+        artifact = assets.as_artifact(artifact_or_path, name, type)
+        if self.life.is_left:
+            artifact.life.discard()
+        else:
+            assets.log_artifact(artifact, aliases, tags)
+        return artifact
+
+    def use_artifact(
+        self,
+        artifact_or_name: "Artifact | str",
+        type: str | None = None,
+        aliases: Sequence[str] | None = None,
+        use_as: str | None = None,
+    ) -> "Artifact":
+        """Declare a logged artifact an input of the run, and return it.
+
+        Args:
+            artifact_or_name: An artifact; or `name:alias`, `project/name:alias` or
+                `entity/project/name:alias`, which is looked up now. Without an alias
+                the latest.
+            type: What type it must be of.
+            aliases: Accepted, as W&B has it for drafts.
+            use_as: What for.
+
+        Raises:
+            TypeError: It is neither an artifact nor a name.
+            ValueError: It is a draft, of another type, or there is none of that name.
+            UsageError: The run is finished.
+        """
+        assets = self.life.assets("use_artifact")
+        artifact = assets.find(artifact_or_name, type)
+        if not self.life.is_left:
+            assets.use_artifact(artifact, use_as)
+        return artifact
+
+    def save(
+        self,
+        glob_str: str | os.PathLike[str],
+        base_path: str | os.PathLike[str] | None = None,
+        policy: Literal["live", "now", "end"] = "live",
+    ) -> list[str]:
+        """Keep files with the run; a background thread stores them.
+
+        Args:
+            glob_str: Which files; `*` and `**` as in the shell. A folder stands for
+                the files below it.
+            base_path: The files are called by their paths below it. By default that is
+                the working folder; of an absolute path the last folder is kept.
+            policy: "now" stores them as they are now; "end" when the run ends; "live"
+                now, and again when it ends, if they changed.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            TypeError: `glob_str` is no path.
+            ValueError: Another policy, or a file that is not below the base.
+            UsageError: The run is finished.
+        """
+        assets = self.life.assets("save")
+        pattern = os.fsdecode(glob_str)
+        base = None if base_path is None else os.fsdecode(base_path)
+        return [] if self.life.is_left else assets.save(pattern, base, policy)
+
+    def log_image(
+        self,
+        key: str,
+        image: Any,
+        step: int | None = None,
+        caption: str | None = None,
+        format: str = "png",
+        quality: int = 90,
+    ) -> str:
+        """Record an image; the daemon encodes it. The caller pays for one copy.
+
+        Args:
+            key: What it is called, as a metric is; may hold slashes.
+            image: A PIL image; an array or tensor of shape HxW, HxWxC, CxHxW with 1 to
+                4 channels, or a batch of these, which becomes a grid; a matplotlib
+                figure, drawn now; the bytes of an image file or a path to one, which
+                are kept as they are. Floats from 0 to 1, or -1 to 1, and numbers up to
+                255 are what they look like; what goes beyond is scaled to its range.
+            step: The row's step, by default the current one, which does not end here.
+            caption: A text to show with it.
+            format: png, jpeg, jpg, webp, gif, bmp or tiff; for what is encoded.
+            quality: 1 to 100, for formats that lose some.
+
+        Returns:
+            Its path among the run's files; "" when the run is finished or the disk
+            refuses, which is told once and counted. As in Runicorn.
+
+        Raises:
+            TypeError: An argument has a wrong type, or `image` can be no image.
+            ValueError: A format, quality or step that cannot be; an array of a shape
+                that cannot be an image, or one that is too large.
+            FileNotFoundError: There is no file at the path.
+            OSError: The file cannot be read.
+        """
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._images import LoggedPicture, checked_options
+        from flightlog._pictures import read_picture
+
+        options = checked_options(key, caption, format, quality)
+        with read_picture(image, options.format, options.quality) as picture:
+            recording = self.life.writing("log_image")
+            if recording is None:
+                return ""
+            value = LoggedPicture(picture, options.caption)
+            row = self.life.media.log(recording, {options.key: value}, step, False)
+            return str(row[options.key]["path"]) if row else ""
+
+    def log_config(
+        self, *, args: Any = None, extra: Any = None, config_files: Any = None
+    ) -> None:
+        """Keep what the script was started with, beside `config`. As in Runicorn.
+
+        Each of the three that is given replaces what was given before.
+
+        Args:
+            args: A dict, an argparse namespace, a list such as sys.argv, or any object
+                with fields, such as a dataclass.
+            extra: Anything else; nested dataclasses, dicts, paths, enums, arrays …
+            config_files: A path, or a list of them. The files are kept as files of the
+                run, `config/NAME`: the caller pays for a copy.
+
+        Raises:
+            TypeError: `args` has no fields, or `config_files` are no paths.
+            ValueError: A path leads to no regular file; or all is too large.
+            FileNotFoundError: There is no such file.
+            OSError: A file cannot be read.
+        """
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._config_assets import read_config
+
+        with read_config(args, extra, config_files) as given:
+            recording = self.life.writing("log_config")
+            if recording is not None:
+                for event in given.events(recording, self.life.inbox):
+                    self.life.record(event)
+
+    def log_dataset(  # noqa: PLR0913  # As in Runicorn.
+        self,
+        name: str,
+        root_or_uri: Any,
+        *,
+        context: str = "train",
+        save: bool = False,
+        description: str | None = None,
+        force_save: bool = False,
+        max_archive_bytes: int = 5 * 1024**3,
+        max_archive_files: int = 2_000_000,
+    ) -> None:
+        """Tell of a dataset that the run uses; the daemon archives it if asked to.
+
+        The caller pays for a look at names and sizes, at most a quarter of a second.
+
+        Args:
+            name: What it is called.
+            root_or_uri: A file or folder; a URI, or a dict that says where it is.
+            context: What it is for.
+            save: Whether its bytes are kept, as they are when the daemon reads them.
+            description: A text about it.
+            force_save: Whether there are no limits.
+            max_archive_bytes: The most that is kept.
+            max_archive_files: The most files that are kept.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: A value that cannot be; with `save`, more than the limits allow,
+                if that is found by the look, or no path on this machine.
+            FileNotFoundError: With `save`, there is nothing at the path.
+            OSError: With `save`, it cannot be looked at.
+        """
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._inputs import Given, Saving, make_input
+
+        given = Given("dataset", name, root_or_uri, description, context=context)
+        saving = Saving(save, force_save, max_archive_bytes, max_archive_files)
+        event = make_input(given, saving, self.home)
+        if self.life.writing("log_dataset") is not None:
+            self.life.record_asset(event)
+
+    def log_pretrained(  # noqa: PLR0913  # As in Runicorn.
+        self,
+        name: str,
+        *,
+        path_or_uri: Any = None,
+        save: bool = False,
+        source_type: str = "unknown",
+        description: str | None = None,
+        force_save: bool = False,
+        max_archive_bytes: int = 5 * 1024**3,
+        max_archive_files: int = 2_000_000,
+    ) -> None:
+        """Tell of a pretrained model that the run starts from; as `log_dataset`.
+
+        Args:
+            name: What it is called.
+            path_or_uri: A file or folder; a URI, a name, or a dict; None if that is not
+                known.
+            save: Whether its bytes are kept, as they are when the daemon reads them.
+            source_type: Where it is from, such as "huggingface".
+            description: A text about it.
+            force_save: Whether there are no limits.
+            max_archive_bytes: The most that is kept.
+            max_archive_files: The most files that are kept.
+
+        Raises:
+            TypeError: As `log_dataset`.
+            ValueError: As `log_dataset`.
+            FileNotFoundError: As `log_dataset`.
+            OSError: As `log_dataset`.
+        """
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._inputs import Given, Saving, make_input
+
+        given = Given(
+            "pretrained", name, path_or_uri, description, source_type=source_type
+        )
+        saving = Saving(save, force_save, max_archive_bytes, max_archive_files)
+        event = make_input(given, saving, self.home)
+        if self.life.writing("log_pretrained") is not None:
+            self.life.record_asset(event)
+
+    def scan_outputs_once(  # noqa: PLR0913  # As in Runicorn.
+        self,
+        *,
+        output_dirs: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
+        patterns: Sequence[str] | None = None,
+        stable_required: int = 2,
+        min_age_sec: float = 1.0,
+        mode: str = "rolling",
+        log_snapshot_interval_sec: float = 60.0,
+        state_gc_after_sec: float | None = 7 * 24 * 3600,
+    ) -> dict[str, Any]:
+        """Look for outputs, such as checkpoints, and archive those that are new.
+
+        This happens here and now, without the daemon.
+
+        Args:
+            output_dirs: Where to look: a folder, or a list of them. Those that are not
+                there are left out.
+            patterns: Which, by their paths below these folders: "*.pt" at any depth,
+                "ckpt-*/" for folders, which are kept whole. By default what is
+                usually one.
+            stable_required: How many looks must have seen a file unchanged.
+            min_age_sec: For how long it must not have been written to.
+            mode: "rolling" keeps the last revision of each output,
+                "overwrite_versions" all.
+            log_snapshot_interval_sec: How often to keep a file that is written bit by
+                bit (.log, .txt, .jsonl, .csv, tfevents), which is never at rest.
+            state_gc_after_sec: When to forget what is not there any more; None never.
+
+        Returns:
+            `run_id`; `scanned`, how many outputs there are; `archived` and `changed`,
+            how many of them were; `archived_entries`, what these are. {} when the run
+            is finished, which is told once.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument has a value that cannot be.
+        """
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._output_arguments import GivenOutputs, make_looking
+
+        given = GivenOutputs(
+            output_dirs,
+            patterns,
+            stable_required,
+            min_age_sec,
+            mode,
+            log_snapshot_interval_sec,
+            state_gc_after_sec,
+        )
+        looking = make_looking("scan_outputs_once", given, str(self.workspace_root))
+        if self.life.writing("scan_outputs_once") is None or self.life.is_left:
+            return {}
+        return self.life.outputs.scan(looking)
+
+    def watch_outputs(  # noqa: PLR0913  # As in Runicorn.
+        self,
+        *,
+        output_dirs: "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]",
+        interval_sec: float = 10.0,
+        patterns: Sequence[str] | None = None,
+        stable_required: int = 2,
+        min_age_sec: float = 1.0,
+        mode: str = "rolling",
+        log_snapshot_interval_sec: float = 60.0,
+        state_gc_after_sec: float | None = 7 * 24 * 3600,
+    ) -> None:
+        """Have the daemon look for outputs, and archive those that are new.
+
+        It does so until the run ends, in whatever way, and a last time then, with all
+        at rest. `finish()` waits for that, 60 s at most. Several watches may be open.
+
+        Args:
+            output_dirs: As in `scan_outputs_once`.
+            interval_sec: How often to look.
+            patterns: Which, by their paths below these folders: "*.pt" at any depth,
+                "ckpt-*/" for folders, which are kept whole. By default what is
+                usually one.
+            stable_required: How many looks must have seen a file unchanged.
+            min_age_sec: For how long it must not have been written to.
+            mode: "rolling" keeps the last revision of each output,
+                "overwrite_versions" all.
+            log_snapshot_interval_sec: How often to keep a file that is written bit by
+                bit (.log, .txt, .jsonl, .csv, tfevents), which is never at rest.
+            state_gc_after_sec: When to forget what is not there any more; None never.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument has a value that cannot be.
+        """
+        # Loaded only here: `import flightlog` has to be light.
+        from flightlog._output_arguments import (
+            GivenOutputs,
+            check_interval,
+            make_looking,
+        )
+
+        given = GivenOutputs(
+            output_dirs,
+            patterns,
+            stable_required,
+            min_age_sec,
+            mode,
+            log_snapshot_interval_sec,
+            state_gc_after_sec,
+        )
+        looking = make_looking("watch_outputs", given, str(self.workspace_root))
+        interval_s = check_interval("watch_outputs", interval_sec)
+        if self.life.writing("watch_outputs") is not None and not self.life.is_left:
+            self.life.outputs.watch(looking, interval_s)
+
+    def stop_outputs_watch(self) -> None:
+        """Stop what `watch_outputs` began in this process, without a last look."""
+        if not self.life.is_finished and not self.life.is_left:
+            self.life.outputs.stop()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was logged so far is durable in the daemon's log.
@@ -185,12 +534,12 @@ class Run:
         """
         if timeout is not None and not isinstance(timeout, int | float):
             raise TypeError("flush: timeout must be a number of seconds or None")
-        if self._recording is None:
-            return True  # A forked child that has logged nothing.
-        return self._recording.flush(timeout)
+        return self.life.flush(timeout)
 
     def finish(self, exit_code: int | None = None, quiet: bool | None = None) -> None:
         """End the run, within two seconds whatever the daemon does. Idempotent.
+
+        If files or artifacts are on their way it waits for them first, at most 60 s.
 
         Args:
             exit_code: 0 or None makes the run `finished`, anything else `failed`.
@@ -201,7 +550,7 @@ class Run:
         """
         if exit_code is not None and not isinstance(exit_code, int):
             raise TypeError("finish: exit_code must be an int or None")
-        self.end(exit_code or 0, FINISH_TIMEOUT_S, quiet)
+        self.life.end(exit_code or 0, FINISH_TIMEOUT_S, quiet)
 
     # What the run is
 
@@ -220,26 +569,22 @@ class Run:
     @property
     def path(self) -> str:
         """`entity/project/id`; a str here, as in W&B, and a list in the read API."""
-        return f"{self.entity}/{self.project}/{self.id}"
+        return self._spec.path
 
     @property
     def url(self) -> str:
-        from urllib.parse import quote  # Late: `import flightlog` has to be light.
-
-        path = f"{quote(self.entity)}/{quote(self.project)}/runs/{quote(self.id)}"
-        return f"flightlog://local/{path}"
+        return run_url(self.entity, self.project, self.id)
 
     @property
     def dir(self) -> str:
         """A folder for files of this run; made when asked for."""
-        folder = self._spec.home.root / "files" / self.entity / self.project / self.id
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return str(folder)
+        home = self._spec.home
+        return str(make_run_folder(home, self.entity, self.project, self.id))
 
     @property
     def step(self) -> int:
         """The step that the next `log()` without a step will use."""
-        return self._rows.step
+        return self.life.rows.step
 
     @property
     def starting_step(self) -> int:
@@ -254,6 +599,11 @@ class Run:
         return False
 
     @property
+    def workspace_root(self) -> Path:
+        """The folder of its code, whether or not a snapshot was asked for."""
+        return self.life.spec.workspace
+
+    @property
     def rank(self) -> int:
         return self._spec.rank
 
@@ -263,55 +613,51 @@ class Run:
 
     @property
     def config(self) -> Config:
-        return self._config
+        return self.about.config
 
     @property
     def summary(self) -> Summary:
-        return Summary(
-            lambda: self._overlay.over(self._rows.latest()), self._record_summary
-        )
+        return self.about.summary
 
     @property
     def name(self) -> str:
-        return self._name or default_name(self.id)
+        return self.about.text("name") or default_name(self.id)
 
     @name.setter
     def name(self, name: str) -> None:
-        self._describe("name", name)
+        self.about.set_text("name", name)
 
     @property
     def notes(self) -> str | None:
-        return self._notes
+        return self.about.text("notes")
 
     @notes.setter
     def notes(self, notes: str | None) -> None:
-        self._describe("notes", notes)
+        self.about.set_text("notes", notes)
 
     @property
     def group(self) -> str | None:
-        return self._group
+        return self.about.text("group")
 
     @group.setter
     def group(self, group: str | None) -> None:
-        self._describe("group", group)
+        self.about.set_text("group", group)
 
     @property
     def job_type(self) -> str | None:
-        return self._job_type
+        return self.about.text("job_type")
 
     @job_type.setter
     def job_type(self, job_type: str | None) -> None:
-        self._describe("job_type", job_type)
+        self.about.set_text("job_type", job_type)
 
     @property
     def tags(self) -> tuple[str, ...]:
-        return self._tags
+        return self.about.tags
 
     @tags.setter
     def tags(self, tags: tuple[str, ...] | list[str]) -> None:
-        self._check_open("tags")
-        self._tags = check_tags(tags)
-        self._record(TagsChanged(time=time.time(), tags=list(self._tags)))
+        self.about.set_tags(tags)
 
     def __enter__(self) -> "Run":
         return self
@@ -325,157 +671,14 @@ class Run:
         self.finish(exit_code=exit_code_of(error))
 
     def __repr__(self) -> str:
-        return f"<Run {self.path} ({'finished' if self._is_finished else 'running'})>"
+        state = "finished" if self.life.is_finished else "running"
+        return f"<Run {self.path} ({state})>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled to another process, a run is joined there by a writer of its own."""
-        return self._hooks.join, (self._spec,)
-
-    # Inside
-
-    def restore(self, found: Any) -> None:
-        """Take over what a resumed run, a RunState, has recorded already."""
-        self._config.restore(found.config)
-        self._overlay.restore(found.summary)
-        self._tags = self._tags or tuple(found.tags)
-        for field in ("name", "notes", "group", "job_type"):
-            if getattr(self._spec, field) is None:
-                setattr(self, f"_{field}", getattr(found, field))
+        return self._join, (self._spec,)
 
     @property
-    def is_inherited(self) -> bool:
-        """Whether this is the parent's run, in a child that has logged nothing."""
-        return self._recording is None
-
-    def end(
-        self,
-        exit_code: int,
-        timeout_s: float,
-        quiet: bool | None = None,
-        *,
-        implied: bool = False,
-    ) -> None:
-        """End this process's part of the run, waiting at most `timeout_s`."""
-        if self._is_finished:
-            return
-        self._is_finished = True
-        recording = self._recording
-        if recording is None:
-            self._hooks.ended(self)
-            return
-        exit_code = max(-(2**31), min(exit_code, 2**31 - 1))  # sys.exit takes any.
-        event = RunFinished(time=time.time(), exit_code=exit_code, implied=implied)
-        is_durable = recording.finish(event, timeout_s)
-        self._hooks.ended(self)
-        if recording.dropped_count:
-            say(
-                f"run {self.path}: the disk refused {recording.dropped_count:,} rows, "
-                "which are lost; the run counts them"
-            )
-        if is_durable:
-            return
-        if not recording.folder.exists():
-            say(
-                f"run {self.path}: its spool {recording.folder} was deleted: what the "
-                "daemon had not taken is lost"
-            )
-        elif not (self._spec.quiet if quiet is None else quiet):
-            say(
-                f"run {self.path}: the daemon has not taken everything yet; the rest "
-                f"is safe in {recording.folder} and will follow"
-            )
-
-    def leave(self, exit_code: int | None, timeout_s: float) -> None:
-        """End it with the process; what exit hooks log after this is dropped."""
-        self._is_left = not self._is_finished
-        self.end(exit_code or 0, timeout_s, implied=exit_code is None)
-
-    def before_fork(self) -> None:
-        self._rows.writer.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self._rows.writer.release()
-
-    def after_fork_in_child(self) -> "Recording | None":
-        """Let go of what is the parent's; return it, never to be collected here."""
-        inherited, self._recording = self._recording, None
-        self._rows.writer.orphan()
-        return inherited
-
-    def _open(self, forked: bool) -> Recording:
-        spec = self._spec
-        key = RunKey(spec.entity, spec.project, spec.id, spec.rank)
-        recording = Recording(spec.home, key, forked)
-        recording.record(
-            RunStarted(
-                time=time.time(),
-                entity=spec.entity,
-                project=spec.project,
-                run=spec.id,
-                rank=spec.rank,
-                forked=forked,
-                host=os.uname().nodename,
-                pid=os.getpid(),
-                **({} if forked else describe(spec)),
-            )
-        )
-        recording.start()
-        return recording
-
-    def _reopen(self) -> SpoolWriter:
-        """Return a writer for a forked child that logs."""
-        if self._is_left:
-            raise OSError("the process is ending, and its run has ended")
-        self._check_open("log")
-        self._recording = self._open(forked=True)
-        self._hooks.forked(self)
-        if not self._spec.quiet:
-            say(
-                f"run {self.path}: the forked process {os.getpid()} logs into it, too; "
-                "rows of equal step and key replace one another"
-            )
-        return self._recording.spool
-
-    def _check_open(self, what: str) -> None:
-        if self._is_finished:
-            raise UsageError(
-                f"Run ({self.id}) is finished: {what} is not possible any more"
-            )
-
-    def _record(self, event: Event) -> None:
-        if self._recording is None:
-            with self._rows.writer.lock:  # Two threads of a child may come at once.
-                if self._recording is None:
-                    try:
-                        self._rows.writer = self._reopen()
-                    except OSError as error:
-                        self._drop(error)
-        if self._recording is not None:
-            self._recording.record(event)
-
-    def _drop(self, error: OSError) -> None:
-        if self._recording is not None and not self._is_left:
-            self._recording.drop(error)
-        elif not self._has_warned:  # A forked child without a spool, or an exit hook.
-            self._has_warned = True
-            say(f"nothing can be recorded ({error}): what is logged now is lost")
-
-    def _record_config(self, changes: dict[str, Any], removed: list[str]) -> None:
-        self._check_open("changing config")
-        self._record(ConfigUpdated(time=time.time(), changes=changes, removed=removed))
-
-    def _record_summary(
-        self, changes: list[tuple[list[str], Any]], removed: list[list[str]]
-    ) -> None:
-        self._check_open("changing summary")
-        now = time.time()
-        self._record(SummaryUpdated(time=now, changes=changes, removed=removed))
-        self._overlay.set(now, changes, removed)
-
-    def _describe(self, field: str, value: str | None) -> None:
-        self._check_open(f"changing {field}")
-        if not isinstance(value, str) and (value is not None or field == "name"):
-            raise TypeError(f"{field} must be a str, not {type(value).__qualname__}")
-        value = None if value is None else plain_text(value)
-        setattr(self, f"_{field}", value)
-        self._record(RunDescribed(time=time.time(), changes={field: value}))
+    def home(self) -> Home:
+        """Where it is recorded."""
+        return self._spec.home

@@ -44,11 +44,13 @@ class Sender:
         self._news = _Bell()
         self._durable = threading.Condition()
         self._is_closing = False
+        self._keeps_spool = False
         self._is_over = False
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._daemon: DaemonInfo | None = None
         self._has_complained = False
+        self._has_looked = False
         self._hurry = 0
         self._thread = threading.Thread(
             target=self._run, name="flightlog-sender", daemon=True
@@ -75,8 +77,9 @@ class Sender:
             finally:
                 self._hurry -= 1
 
-    def close(self) -> None:
+    def close(self, *, keeps_spool: bool = False) -> None:
         """Ask the thread to end when all is durable; it then deletes the spool."""
+        self._keeps_spool = keeps_spool
         self._is_closing = True
         self._news.ring()
 
@@ -91,7 +94,8 @@ class Sender:
         try:
             self._deliver()
             if self._is_done():
-                if not self._delivery.damage:  # Else it is for the daemon to tell of.
+                # Else there is something for the daemon to tell of.
+                if not self._delivery.damage and not self._keeps_spool:
                     remove_spool(self._spool.folder)
                 self._spool.close()
         except Exception as error:  # noqa: BLE001  # Where this service ends.
@@ -162,8 +166,20 @@ class Sender:
                 say(f"from the daemon: {error}")
                 continue
             self._delivery.receive(reply, time.monotonic())
+        if self._home.socket_override is not None and not self._has_looked:
+            self._has_looked = True
+            self._look_whose_daemon()
         with self._durable:
             self._durable.notify_all()
+
+    def _look_whose_daemon(self) -> None:
+        """Say so when the socket that was named is the daemon's of another home."""
+        daemon = self._home.daemon()
+        if daemon is None or not daemon.process.is_alive():
+            say(
+                f"the daemon at {self._home.socket} serves another home than "
+                f"{self._home.root}: what is logged goes there, and is read there"
+            )
 
     def _wait_for_rows(self, idle_rounds: int) -> int:
         """Gather rows for a moment; after many empty moments sleep until woken."""

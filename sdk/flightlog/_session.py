@@ -5,22 +5,32 @@ import os
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from flightlog._disabled import DisabledRun
 from flightlog._exits import ExitCode
 from flightlog._recording import Recording
-from flightlog._run import FINISH_TIMEOUT_S, Run, RunHooks
+from flightlog._run import Run, RunHooks
+from flightlog._run_life import FINISH_TIMEOUT_S
 from flightlog._say import say
 from flightlog._settings import MODES, Settings, read_settings
-from flightlog._spec import RESUME, RunSpec, make_spec
+from flightlog._spec import RESUME, RunSpec, check_snapshot, make_spec
 from flightlog.errors import UsageError
+
+if TYPE_CHECKING:
+    from flightlog._assets import Assets
 
 __all__ = ("Session", "join", "session")
 
 REINIT = (None, "default", "return_previous", "finish_previous", "create_new")
+_OF_A_RUN = (
+    *("project", "path", "name", "id", "entity"),
+    *("config", "tags", "notes", "group", "job_type"),
+)
 
 
 class Session:
@@ -41,9 +51,13 @@ class Session:
         mode = arguments["mode"] or settings.mode
         if mode not in MODES:
             raise UsageError(f"mode {mode!r} is none of {MODES}")
+        # Looked for without the lock: others may call meanwhile.
+        store_code = None if mode == "disabled" else _find_code(arguments, settings)
         with self._lock:
             previous = self._previous(arguments["reinit"])
             if previous is not None:
+                if not settings.quiet:
+                    _tell_what_is_unused(previous, arguments)
                 return previous
             run: Run | DisabledRun
             if mode == "disabled":
@@ -51,6 +65,8 @@ class Session:
             else:
                 shared = arguments["shared"] or mode == "shared"
                 run = self._start(arguments, settings, shared)
+                if store_code is not None:
+                    store_code(run.life.assets("init"))
             if arguments["reinit"] != "create_new" or self.run is None:
                 self.run = run
         return run
@@ -59,7 +75,7 @@ class Session:
         """Return a run of this process that joins the one described."""
         with self._lock:
             for run in self._runs:
-                if run.path == f"{spec.entity}/{spec.project}/{spec.id}":
+                if run.path == spec.path:
                     return run
             # A helper of the run: it begins nothing and repeats nothing.
             run = self._open(structs.replace(spec, forked=True))
@@ -77,7 +93,7 @@ class Session:
             raise UsageError(f"reinit {reinit!r} is none of {REINIT}")
         if self.run is None or reinit == "create_new":
             return None
-        if isinstance(self.run, Run) and self.run.is_inherited:
+        if isinstance(self.run, Run) and self.run.life.is_inherited:
             return None  # The parent's, in a forked child that has not logged into it.
         notebook = hasattr(sys, "ps1")
         if reinit == "finish_previous" or (notebook and reinit in (None, "default")):
@@ -98,14 +114,14 @@ class Session:
             from flightlog._resume import resume
 
             spec, found = resume(spec, how)
-        elif arguments["id"] is not None and not (shared or spec.rank):
+        elif (arguments["id"] is not None or shared) and not spec.rank:
             # Loaded only here: it brings SQLite, though not numpy.
             from flightlog._reuse import warn_of_reuse
 
             warn_of_reuse(spec)
         run = self._open(spec)
         if found is not None:
-            run.restore(found)
+            run.about.restore(found)
             run.config.setdefaults(config)
         else:
             run.config.update(config)
@@ -161,26 +177,53 @@ class Session:
 
     def _at_exit(self) -> None:
         deadline = time.monotonic() + FINISH_TIMEOUT_S
+        active = self.run  # Stays that, for exit hooks that log late.
         for run in list(self._runs):
             left = max(0.0, deadline - time.monotonic())
-            run.leave(self._exit_code.now(), left)
+            run.life.leave(*self._exit_code.now(), left)
+        self.run = active
 
     def _before_fork(self) -> None:
         self._lock.acquire()
         for run in self._runs:
-            run.before_fork()
+            run.life.before_fork()
 
     def _after_fork_in_parent(self) -> None:
         for run in self._runs:
-            run.after_fork_in_parent()
+            run.life.after_fork_in_parent()
         self._lock.release()
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
         for run in self._runs:
-            inherited = run.after_fork_in_child()
+            inherited = run.life.after_fork_in_child()
             if inherited is not None:
                 self._inherited.append(inherited)
+
+
+def _tell_what_is_unused(run: Run | DisabledRun, arguments: dict[str, Any]) -> None:
+    """Tell somebody who wanted another run that this one is still active."""
+    given = [name for name in _OF_A_RUN if arguments[name] is not None]
+    if given and arguments["reinit"] in (None, "default"):
+        say(
+            f"run {run.path} is active, and init() returns it as it is, without "
+            f"{', '.join(given)}: finish() it first, or give reinit='finish_previous' "
+            "or 'create_new'"
+        )
+
+
+def _find_code(
+    arguments: dict[str, Any], settings: Settings
+) -> Callable[["Assets"], None] | None:
+    """Return what stores the code, if that was asked for; rank 0 does it for all."""
+    check_snapshot(arguments)
+    rank = settings.rank if arguments["rank"] is None else arguments["rank"]
+    if not arguments["snapshot_code"] or rank:
+        return None
+    # Loaded only here: `import flightlog` has to be light.
+    from flightlog._code import find_code, store_code
+
+    return partial(store_code, find_code(arguments))
 
 
 def join(spec: RunSpec) -> Run:

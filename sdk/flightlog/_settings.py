@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -18,6 +19,7 @@ __all__ = (
     "default_project",
     "describe_process",
     "find_home",
+    "find_workspace",
     "job_id",
     "new_id",
     "open_home",
@@ -97,6 +99,28 @@ def open_home(explicit: str | os.PathLike[str] | None) -> Home:
 def find_home(explicit: str | os.PathLike[str] | None) -> Home:
     """Return the home to read from, nothing made."""
     return choose_home(explicit, {**os.environ, "FLIGHTLOG_ALLOW_NETWORK_FS": "1"})
+
+
+def find_workspace(given: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a run's code.
+
+    That is the one given; else the nearest with a `.git` from the working folder
+    upwards; else the working folder.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It is empty or holds a null character.
+    """
+    if given is None:
+        here = Path(_working_folder())
+        found = (each for each in (here, *here.parents) if (each / ".git").exists())
+        return next(found, here)
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"workspace_root must be a path, not {given!r}")
+    path = os.fsdecode(given)
+    if not path or "\0" in path:
+        raise ValueError(f"workspace_root must name a folder, not {path!r}")
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def default_entity() -> str:

@@ -2,18 +2,26 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from flightlog._checks import check_name, check_tags
 from flightlog._config import as_config
-from flightlog._settings import Settings, describe_process, job_id, new_id, open_home
+from flightlog._settings import (
+    Settings,
+    describe_process,
+    find_workspace,
+    job_id,
+    new_id,
+    open_home,
+)
 from flightlog._values import plain, plain_text
 from flightlog.errors import UsageError
 from flightlog_storage.home import Home
 
-__all__ = ("RESUME", "RunSpec", "describe", "make_spec")
+__all__ = ("RESUME", "RunSpec", "check_snapshot", "describe", "make_spec")
 
 TEXT_LENGTH_MAX = 1 << 20
 RESUME = (None, "allow", "must", "never", "auto", True, False)
@@ -37,6 +45,11 @@ class RunSpec(msgspec.Struct, frozen=True):
     allow_val_change: bool = False
     forked: bool = False
     quiet: bool = False
+    workspace: Path = Path()
+
+    @property
+    def path(self) -> str:
+        return f"{self.entity}/{self.project}/{self.id}"
 
 
 def make_spec(
@@ -75,8 +88,26 @@ def make_spec(
         rank=rank or 0,
         allow_val_change=hasattr(sys, "ps1") if allow is None else bool(allow),
         quiet=settings.quiet,
+        workspace=find_workspace(arguments["workspace_root"]),
     )
     return spec, config
+
+
+def check_snapshot(arguments: Mapping[str, Any]) -> None:
+    """Check what `init()` was told of a code snapshot.
+
+    Raises:
+        TypeError: A switch is no bool.
+        ValueError: The format is another than "zip".
+    """
+    for what in ("snapshot_code", "force_snapshot"):
+        if not isinstance(arguments[what], bool):
+            raise TypeError(f"{what} must be a bool, not {arguments[what]!r}")
+    if arguments["snapshot_format"] != "zip":
+        raise ValueError(
+            "snapshot_format currently only supports 'zip', not "
+            f"{arguments['snapshot_format']!r}"
+        )
 
 
 def _named(what: str, given: object, default: str, called: str | None = None) -> str:

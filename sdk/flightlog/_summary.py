@@ -1,11 +1,12 @@
-"""The summary of a live run: last values, and what was set by hand."""
+"""Summaries: what both kinds show, and that of a live run."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from flightlog._values import plain, plain_text
 
-__all__ = ("Overlay", "Summary", "put_value")
+__all__ = ("Overlay", "Summary", "SummaryView", "put_value")
 
 REMOVED = object()  # Stands for a value that was deleted.
 
@@ -13,12 +14,56 @@ Path = list[str]
 _Record = Callable[[list[tuple[Path, Any]], list[Path]], None]
 
 
-class Summary(MutableMapping[str, Any]):
+class SummaryView(MutableMapping[str, Any]):
+    """A summary, or a dict within one: item and attribute access, nested."""
+
+    _path: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a plain dict of it."""
+        values: Any = self._values()
+        for key in self._path:
+            values = values.get(key) if isinstance(values, dict) else None
+        return values if isinstance(values, dict) else {}
+
+    @abstractmethod
+    def _values(self) -> dict[str, Any]:
+        """Return the whole summary."""
+
+    @abstractmethod
+    def _within(self, key: str) -> "SummaryView":
+        """Return the view of a value that is a dict."""
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.as_dict()[key]
+        return self._within(key) if isinstance(value, dict) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.as_dict())
+
+    def __len__(self) -> int:
+        return len(self.as_dict())
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__") or key not in self.as_dict():
+            raise AttributeError(f"summary has no key {key!r}")
+        return self[key]
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def __repr__(self) -> str:
+        return repr(self.as_dict())
+
+
+class Summary(SummaryView):
     """Item and attribute access; a value that is a dict is a part of the summary.
 
     Shows last values and what was set. The aggregates of `define_metric` are made by
     the daemon and seen through `Api`.
     """
+
+    _latest: Callable[[], dict[str, Any]]
 
     def __init__(
         self,
@@ -47,45 +92,19 @@ class Summary(MutableMapping[str, Any]):
         if changes:
             self._record(changes, [])
 
-    def as_dict(self) -> dict[str, Any]:
-        return self._here()
+    def _values(self) -> dict[str, Any]:
+        return self._latest()
 
-    def _here(self) -> dict[str, Any]:
-        values: Any = self._latest()
-        for key in self._path:
-            values = values.get(key, {}) if isinstance(values, dict) else {}
-        return values if isinstance(values, dict) else {}
-
-    def __getitem__(self, key: str) -> Any:
-        value = self._here()[key]
-        if isinstance(value, dict):
-            return Summary(self._latest, self._record, (*self._path, key))
-        return value
+    def _within(self, key: str) -> "Summary":
+        return Summary(self._latest, self._record, (*self._path, key))
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})
 
     def __delitem__(self, key: str) -> None:
-        if key not in self._here():
+        if key not in self:
             raise KeyError(key)
         self._record([], [[*self._path, key]])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._here())
-
-    def __len__(self) -> int:
-        return len(self._here())
-
-    def __getattr__(self, key: str) -> Any:
-        if key.startswith("__") or key not in self._here():
-            raise AttributeError(f"summary has no key {key!r}")
-        return self[key]
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def __repr__(self) -> str:
-        return repr(self._here())
 
 
 class Overlay:

@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flightlog._disabled import DisabledRun
 from flightlog._run import Run
 from flightlog._session import session
+from flightlog._wandb import take_wandb_arguments
 from flightlog.errors import UsageError
+
+if TYPE_CHECKING:
+    from flightlog._artifact import Artifact
 
 __all__ = (
     "active_run",
@@ -16,7 +20,10 @@ __all__ = (
     "finish",
     "init",
     "log",
+    "log_artifact",
     "mark_preempting",
+    "save",
+    "use_artifact",
 )
 
 
@@ -40,6 +47,11 @@ def init(  # noqa: PLR0913
     home: str | os.PathLike[str] | None = None,
     reinit: str | bool | None = None,
     allow_val_change: bool | None = None,
+    snapshot_code: bool = False,
+    workspace_root: str | os.PathLike[str] | None = None,
+    snapshot_format: Literal["zip"] = "zip",
+    force_snapshot: bool = False,
+    **wandb_arguments: Any,
 ) -> Run:
     """Start a run and make it the active one; waits for nothing, not even the daemon.
 
@@ -71,12 +83,24 @@ def init(  # noqa: PLR0913
         reinit: With a run active: "return_previous" (the default in scripts),
             "finish_previous" (in notebooks) or "create_new".
         allow_val_change: Whether config keys may change their value.
+        snapshot_code: Whether the code is kept with the run, as `code/snapshot.zip`: it
+            is looked through now and packed in the background. Rank 0 does it for all.
+        workspace_root: Where the code is; by default the nearest folder with a `.git`
+            from the working folder upwards, else the working folder.
+        snapshot_format: "zip".
+        force_snapshot: Whether the code may have any size; by default it is at most
+            200,000 files of 500 MiB.
+        wandb_arguments: More that `wandb.init` takes: `config_exclude_keys` and
+            `config_include_keys` are heard, `save_code` is another word for
+            `snapshot_code`; what has no meaning here is told once.
 
     Raises:
         TypeError: An argument has a wrong type.
         UsageError: An argument has a wrong value, or the home cannot be used.
+        ValueError: The code is too large, or another format is asked for.
+        OSError: The folder of the code is not there, or none.
     """
-    return session.init(dict(locals()))  # type: ignore[return-value]  # Or its double.
+    return session.init(take_wandb_arguments(dict(locals())))  # type: ignore[return-value]  # Or its double.
 
 
 def active_run() -> Run | DisabledRun | None:
@@ -111,6 +135,21 @@ def alert(title: str, *args: Any, **rest: Any) -> None:
 def mark_preempting() -> None:
     """Say that the active run expects to be preempted."""
     _active("mark_preempting").mark_preempting()
+
+
+def log_artifact(artifact_or_path: Any, *args: Any, **rest: Any) -> "Artifact":
+    """Log an artifact as an output of the active run; see `Run.log_artifact`."""
+    return _active("log_artifact").log_artifact(artifact_or_path, *args, **rest)
+
+
+def use_artifact(artifact_or_name: Any, *args: Any, **rest: Any) -> "Artifact":
+    """Declare an artifact an input of the active run; see `Run.use_artifact`."""
+    return _active("use_artifact").use_artifact(artifact_or_name, *args, **rest)
+
+
+def save(glob_str: Any, *args: Any, **rest: Any) -> list[str]:
+    """Keep files with the active run; see `Run.save`."""
+    return _active("save").save(glob_str, *args, **rest)
 
 
 def _active(what: str) -> Run | DisabledRun:

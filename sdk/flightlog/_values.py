@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from flightlog._media import Media
+
 __all__ = ("ARRAY_ELEMENTS_MAX", "DEPTH_MAX", "plain", "plain_text")
 
 ARRAY_ELEMENTS_MAX = 1024
-DEPTH_MAX = 32
+DEPTH_MAX = 64  # As deep as readers keep a value.
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
@@ -100,7 +102,8 @@ def _plain_array(key: str, value: Any, depth: int) -> Any:
         raise TypeError(
             f"value of {key!r} has type {type(value).__qualname__}, which cannot be "
             "stored; allowed are numbers, str, bool, None, datetimes, enums, lists, "
-            f"dicts, and arrays of at most {ARRAY_ELEMENTS_MAX} elements"
+            f"dicts, and arrays of at most {ARRAY_ELEMENTS_MAX} elements; "
+            "log_image() takes images"
         )
     size = 1
     for length in shape:
@@ -108,7 +111,8 @@ def _plain_array(key: str, value: Any, depth: int) -> Any:
     if size > ARRAY_ELEMENTS_MAX:
         raise TypeError(
             f"value of {key!r} is an array of {size:,} elements; at most "
-            f"{ARRAY_ELEMENTS_MAX:,} can be stored: log a statistic of it"
+            f"{ARRAY_ELEMENTS_MAX:,} can be stored: log a statistic of it, or an image "
+            "with log_image()"
         )
     listed = _timeless(value).tolist()
     if type(listed) is type(value):
@@ -142,6 +146,13 @@ def _plain_float(key: str, value: Any) -> float:
     raise TypeError(f"value of {key!r} of type {type(value)} cannot be stored")
 
 
+def _refuse_media(key: str, value: object, depth: int) -> Any:
+    raise TypeError(
+        f"value of {key!r} has type {type(value).__name__}, which only log() takes, "
+        "alone or in dicts and lists"
+    )
+
+
 # The first that fits; bool and int enums are ints, str enums are strings.
 _CONVERTERS: tuple[tuple[Any, Callable[[str, Any, int], Any]], ...] = (
     (type(None), lambda key, value, depth: None),
@@ -157,4 +168,5 @@ _CONVERTERS: tuple[tuple[Any, Callable[[str, Any, int], Any]], ...] = (
     (Mapping, _plain_mapping),
     ((list, tuple), _plain_list),
     ((set, frozenset), _plain_set),
+    (Media, _refuse_media),
 )

@@ -2,19 +2,26 @@
 
 Error
 ├── UsageError                        a call at the wrong time or with wrong arguments
-│   └── ConfigError                   a config value would be changed silently
+│   ├── ConfigError                   a config value would be changed silently
+│   ├── ArtifactNotLoggedError        wait() for the artifact, or log it, first
+│   └── ArtifactFinalizedError        make a new_draft() of the artifact to change it
 └── CommError                         reading failed; `exc` has the original exception
-    ├── NotFoundError (ValueError)    no such run or project
-    └── BadArgumentError (ValueError) an argument of the read API is wrong
+    ├── NotFoundError (ValueError)    no such run, project, file or artifact
+    ├── CorruptError (ValueError)     bytes are not those that were logged
+    └── BadArgumentError (ValueError, TypeError)
+                                      an argument of the read API is wrong
 
-The names and the two-parent classes follow the W&B public API, where code expects
-either a CommError or a ValueError.
+The names and the classes of several parents follow the W&B public API, where code
+expects either a CommError or the ValueError or TypeError behind it.
 """
 
 __all__ = (
+    "ArtifactFinalizedError",
+    "ArtifactNotLoggedError",
     "BadArgumentError",
     "CommError",
     "ConfigError",
+    "CorruptError",
     "Error",
     "NotFoundError",
     "UsageError",
@@ -37,8 +44,16 @@ class ConfigError(UsageError):
     """A config value would be replaced with a different one."""
 
 
+class ArtifactNotLoggedError(UsageError, AttributeError):
+    """An artifact has this only when it is logged: wait() for that."""
+
+
+class ArtifactFinalizedError(UsageError, AttributeError):
+    """A logged artifact's content cannot be changed; a new_draft() of it can."""
+
+
 class CommError(Error):
-    """Reading failed."""
+    """Reading, or a change through the read API, failed."""
 
     def __init__(self, message: str, exc: Exception | None = None) -> None:
         super().__init__(message)
@@ -46,8 +61,12 @@ class CommError(Error):
 
 
 class NotFoundError(CommError, ValueError):
-    """There is no such run or project."""
+    """There is no such run, project, file or artifact."""
 
 
-class BadArgumentError(CommError, ValueError):
-    """An argument of the read API is wrong."""
+class CorruptError(CommError, ValueError):
+    """Bytes are missing or not those that were logged; the rest can be had."""
+
+
+class BadArgumentError(CommError, ValueError, TypeError):
+    """An argument of the read API is wrong in type or value."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from flightlog_storage.arrow import arrow_of, strings_of
 from flightlog_storage.columns import Floats, Ints
 from flightlog_storage.event import Kind
+from flightlog_storage.points import Stream
 
-__all__ = ("RANK", "STEP", "TIMESTAMP", "Cells", "History")
+__all__ = ("RANK", "RUNTIME", "STEP", "TIMESTAMP", "Cells", "History")
 
 STEP = "_step"
 RANK = "_rank"
 TIMESTAMP = "_timestamp"
+RUNTIME = "_runtime"
+_WANDB = "_wandb"  # True in rows of system metrics, as in W&B.
 BLOCK_ROWS = 32_768  # To be turned into Python objects at a time.
 
 _NUMBERS = {Kind.FLOAT, Kind.INT, Kind.BOOL}
@@ -46,6 +49,11 @@ class Cells:
         if self.kinds is None:
             return {Kind.FLOAT} if len(self.values) else set()
         return set(map(Kind, np.flatnonzero(np.bincount(self.kinds)).tolist()))
+
+    def present_rows(self) -> Ints:
+        """Return the rows whose value is not None."""
+        rows = np.arange(len(self.values)) if self.rows is None else self.rows
+        return rows if self.kinds is None else rows[self.kinds != Kind.NULL]
 
     def slice(self, start: int, stop: int) -> "Cells":
         """Return the cells of the rows from `start` up to `stop`."""
@@ -176,25 +184,36 @@ def _as_text(value: Any) -> str | None:
 class History:
     """Rows of a run in order of step and rank, by column.
 
-    `ranks` of None says that all are of rank 0; `times` of None that they were not
-    asked for.
+    `ranks` of None says that all are of rank 0; `times` and `runtimes` of None that
+    they were not asked for.
     """
 
     steps: Ints
     ranks: Ints | None
     times: Ints | None  # Microseconds since 1970, UTC.
     cells: tuple[Cells, ...]
+    runtimes: Floats | None = None  # Seconds since the run began.
+    stream: Stream = Stream.DEFAULT
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def take(self, places: Ints) -> "History":
         """Return the rows at `places`, which ascend."""
-        return History(
-            self.steps[places],
-            None if self.ranks is None else self.ranks[places],
-            None if self.times is None else self.times[places],
-            tuple(cells.take(places) for cells in self.cells),
+        return replace(
+            self._identified(places),
+            cells=tuple(cells.take(places) for cells in self.cells),
+        )
+
+    def _identified(self, places: "Ints | slice") -> "History":
+        """Return what identifies the rows at `places`, without their cells."""
+        return replace(
+            self,
+            steps=self.steps[places],
+            ranks=None if self.ranks is None else self.ranks[places],
+            times=None if self.times is None else self.times[places],
+            cells=(),
+            runtimes=None if self.runtimes is None else self.runtimes[places],
         )
 
     def to_arrow(self) -> pa.Table:
@@ -204,7 +223,7 @@ class History:
         Lists and dicts are JSON text. Numbers of mixed kinds, and ints beyond 64
         bits, become float64; numbers mixed with others become JSON text.
         """
-        columns = self._identity()
+        columns = self.identity()
         arrays = {name: arrow_of(numbers) for name, numbers in columns.items()}
         for cells in self.cells:
             arrays[cells.key] = cells.to_arrow(len(self))
@@ -213,22 +232,27 @@ class History:
     def to_dicts(self) -> Iterator[dict[str, Any]]:
         """Yield the rows as dicts of what was logged; what a row lacks is left out."""
         for start in range(0, len(self), BLOCK_ROWS):
-            yield from self._dicts(start, min(start + BLOCK_ROWS, len(self)))
+            yield from self.dicts(start, min(start + BLOCK_ROWS, len(self)))
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, "NDArray[Any]"]:
         """Return the columns that are not keys."""
-        columns: dict[str, Any] = {STEP: self.steps}
-        if self.ranks is not None:
-            columns[RANK] = self.ranks
+        columns: dict[str, NDArray[Any]] = {}
+        if self.stream is Stream.DEFAULT:
+            columns[STEP] = self.steps
+            if self.ranks is not None:
+                columns[RANK] = self.ranks
         if self.times is not None:
             columns[TIMESTAMP] = self.times / 1e6
+        if self.runtimes is not None:
+            columns[RUNTIME] = self.runtimes
+        if self.stream is Stream.SYSTEM:
+            columns[_WANDB] = np.ones(len(self), np.bool_)
         return columns
 
-    def _dicts(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        identity = {
-            name: numbers[start:stop].tolist()
-            for name, numbers in self._identity().items()
-        }
+    def dicts(self, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows from `start` up to `stop`, as `to_dicts` does."""
+        page = self._identified(slice(start, stop))
+        identity = {name: each.tolist() for name, each in page.identity().items()}
         columns = [cells.slice(start, stop) for cells in self.cells]
         if all(cells.rows is None for cells in columns):
             lists = [*identity.values(), *(cells.objects() for cells in columns)]

@@ -19,6 +19,7 @@ from flightlog_storage.frame import PAYLOAD_SIZE_MAX
 __all__ = (
     "BIG_INT_DIGITS_MAX",
     "DIGITS",
+    "EDITOR_RANK",
     "KEY_SIZE_MAX",
     "RUN_SHAPE",
     "RunKey",
@@ -39,6 +40,7 @@ BIG_INT_DIGITS_MAX = 4300  # As many as Python turns into an int by default.
 DIGITS = re.compile(rf"-?[0-9]{{1,{BIG_INT_DIGITS_MAX}}}")
 
 RUN_SHAPE = -1
+EDITOR_RANK = -1  # Of a writer that changes a run and is no process of its life.
 
 Shapes = dict[int, list[str]]
 

@@ -21,7 +21,7 @@ __all__ = (
     "set_aside",
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 9
 BUSY_TIMEOUT_S = 10.0
 CACHE_KIB = 16 << 10
 
@@ -98,15 +98,17 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def connect_reader(path: Path) -> sqlite3.Connection:
+def connect_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Return a connection that reads only, also where nothing may be written.
+
+    It waits so long where the database is locked.
 
     Raises:
         CorruptData: It is damaged, or of another version.
         sqlite3.Error: It cannot be opened.
     """
     try:
-        return _open_reader(path, "mode=ro")
+        return _open_reader(path, "mode=ro", timeout_s)
     except sqlite3.OperationalError:
         # A read-only copy: SQLite wants to write beside it even to read.
         if not path.exists():
@@ -136,19 +138,22 @@ def _open_copy(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _open_reader(path: Path, options: str) -> sqlite3.Connection:
-    connection = _connect(f"file:{quote(str(path))}?{options}")
+def _open_reader(
+    path: Path, options: str, timeout_s: float = BUSY_TIMEOUT_S
+) -> sqlite3.Connection:
+    connection = _connect(f"file:{quote(str(path))}?{options}", timeout_s)
     with _closed_on_error(connection, path):
         connection.execute("PRAGMA query_only = ON")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         _check_version(connection, path)
     return connection
 
 
-def _connect(uri: str) -> sqlite3.Connection:
+def _connect(uri: str, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     return sqlite3.connect(
         uri,
         uri=True,
-        timeout=BUSY_TIMEOUT_S,
+        timeout=timeout_s,
         isolation_level=None,
         check_same_thread=False,
     )

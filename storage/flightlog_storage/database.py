@@ -4,14 +4,18 @@ It is a projection. When it is damaged, or of another version, it is set aside a
 empty one takes its place; the caller replays the log.
 """
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from flightlog_storage.artifact_state import RunName
+from flightlog_storage.artifact_tables import ArtifactTables
+from flightlog_storage.assets import Asset, asset_of
 from flightlog_storage.checkpoint import Checkpoint, checkpoint_of
 from flightlog_storage.connection import (
     SCHEMA_VERSION,
@@ -22,13 +26,24 @@ from flightlog_storage.connection import (
 )
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.event import WriterId
+from flightlog_storage.facts import Facts, Scope, save_facts
 from flightlog_storage.queries import QUERIES
-from flightlog_storage.run_tables import load_run, save_run
+from flightlog_storage.run_query import FoundRun, RunQuery, Window, find_runs
+from flightlog_storage.run_tables import (
+    load_runs,
+    owed_file,
+    run_row,
+    save_run,
+    watch_of,
+)
+from flightlog_storage.runfiles import OwedFile
 from flightlog_storage.runstate import Changes, RunState, State
+from flightlog_storage.watches import OpenWatch
 
 __all__ = (
     "Database",
     "DeadLetter",
+    "Editor",
     "MissingEvents",
     "RunRow",
     "SavedPart",
@@ -92,6 +107,15 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Editor:
+    """A writer that changes the run `run` (its number) and is no process of it."""
+
+    writer: WriterId
+    run: int
+    next_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class MissingEvents:
     """Events of a writer that the log lacks; `offset` is where that was noticed."""
 
@@ -111,6 +135,7 @@ class Database:
     ) -> None:
         self.path = path
         self.set_aside = set_aside  # Where a damaged predecessor lies now.
+        self.artifacts = ArtifactTables(connection)
         self._connection = connection
         self._saved: list[RunState] = []
 
@@ -201,6 +226,16 @@ class Database:
         assert self._connection.in_transaction, "written outside a transaction"
         self._connection.execute(QUERIES[name], row)
 
+    def check(self) -> None:
+        """Look through all pages.
+
+        Raises:
+            CorruptData: They do not fit together.
+        """
+        (answer,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        if answer != "ok":
+            raise CorruptData(str(self.path), 0, answer)
+
     # --- how far ---
 
     def checkpoint(self) -> Checkpoint:
@@ -215,17 +250,21 @@ class Database:
 
     def load_run(self, entity: str, project: str, id: str) -> RunState | None:
         """Return the run's state, if there is such a run."""
-        return self._load("run_by_name", entity, project, id)
+        return next(iter(self._load("run_by_name", entity, project, id)), None)
 
     def load_run_by_number(self, number: int) -> RunState | None:
         """Return the run's state, if there is such a run."""
-        return self._load("run_by_number", number)
+        return next(iter(self.load_runs([number])), None)
 
-    def _load(self, query: str, *parameters: object) -> RunState | None:
+    def load_runs(self, numbers: Sequence[int]) -> list[RunState]:
+        """Return the states of several runs, in no order; unknown ones are left out."""
+        return self._load("runs_by_number", json.dumps(list(numbers)))
+
+    def _load(self, query: str, *parameters: object) -> list[RunState]:
         with self.snapshot(), closing(self._connection.cursor()) as cursor:
-            cursor.row_factory = sqlite3.Row
-            row = cursor.execute(QUERIES[query], parameters).fetchone()
-            return None if row is None else load_run(self._connection, row)
+            return load_runs(
+                self._connection, cursor.execute(QUERIES[query], parameters)
+            )
 
     def find_runs(
         self, entity: str | None = None, project: str | None = None
@@ -236,10 +275,55 @@ class Database:
         )
         return [RunRow(State(state), *rest) for state, *rest in rows]
 
+    def number_of_run(self, entity: str, project: str, id: str) -> int | None:
+        """Return the number of a run."""
+        row = self._query("number_of_run", entity, project, id).fetchone()
+        return row[0] if row else None
+
+    def is_active(self, entity: str, project: str, id: str) -> bool:
+        """Whether the run is there and somebody logs into it."""
+        return bool(self._query("is_active", entity, project, id).fetchone())
+
+    def select_runs(
+        self, query: RunQuery, window: Window, without: Sequence[int] = ()
+    ) -> tuple[list[FoundRun], int | None]:
+        """Return runs in order, and perhaps how many; see run_query.py."""
+        return find_runs(self._connection, query, window, without)
+
+    def has_project(
+        self, entity: str, project: str, without: Sequence[int] = ()
+    ) -> bool:
+        """Whether a run is in the project that is none of those `without`."""
+        query = RunQuery(entity, project)
+        return bool(find_runs(self._connection, query, Window(1), without)[0])
+
+    def save_found(self, state: RunState, facts: Iterable[tuple[Scope, Facts]]) -> None:
+        """Write of a state only what it can be selected by."""
+        self._connection.execute(QUERIES["save_run"], run_row(state))
+        for scope, found in facts:
+            save_facts(self._connection, scope, state.number, {}, found)
+
+    def is_logged(self, number: int, path: bytes) -> bool:
+        """Whether a run logged the key of this path; see facts.py."""
+        return self._query("is_logged", path, number).fetchone() is not None
+
     def run_of_writer(self, writer: WriterId) -> int | None:
         """Return the number of the run that the writer logs into."""
         row = self._query("run_of_writer", writer).fetchone()
         return row[0] if row else None
+
+    def editor(self, writer: WriterId) -> Editor | None:
+        """Return what is known of a writer that is an editor."""
+        row = self._query("editor", writer).fetchone()
+        return Editor(*row) if row else None
+
+    def editors_of(self, run: int) -> list[WriterId]:
+        """Return the editors of a run."""
+        return [writer for (writer,) in self._query("editors_of_run", run)]
+
+    def save_editor(self, editor: Editor) -> None:
+        """Note how far an editor's events are folded."""
+        self._write("save_editor", astuple(editor))
 
     def save_run(self, state: RunState) -> None:
         """Write what of the state changed since it was last saved."""
@@ -257,6 +341,12 @@ class Database:
     def add_part(self, part: SavedPart) -> None:
         """Name one more part; the same name again replaces it."""
         self._write("save_part", astuple(part))
+
+    def remove_parts(self, run: int) -> list[str]:
+        """Forget all parts of a run; return their names."""
+        names = [part.name for part in self.parts(run)]
+        self._write("remove_parts", (run,))
+        return names
 
     def remove_part(self, run: int, name: str) -> None:
         """Forget a part."""
@@ -279,6 +369,40 @@ class Database:
         """Say that a run's points up to the checkpoint are in parts."""
         self._write("remove_tail", (run,))
 
+    # --- files that are owed ---
+
+    def owed_files(self, limit: int) -> list[tuple[RunName, OwedFile]]:
+        """Return files that are requested and not made, and whose, oldest first.
+
+        Those of a run are in the order of the log, those of several nearly so.
+        """
+        rows = self._query("all_owed_files", limit)
+        return [((*row[:3],), owed_file(row[3:])) for row in rows]
+
+    # --- assets ---
+
+    def owed_assets(self, limit: int) -> list[tuple[RunName, Asset]]:
+        """Return assets of which something is owed, and whose, oldest first."""
+        rows = self._query("all_owed_assets", limit)
+        return [((*row[:3],), asset_of(row[3])) for row in rows]
+
+    def all_assets(self) -> Iterator[tuple[RunName, Asset]]:
+        """Yield every asset there is, and whose."""
+        for row in self._query("all_assets"):
+            yield (*row[:3],), asset_of(row[3])
+
+    def last_output(self, run: RunName, key: str) -> Asset | None:
+        """Return what was archived last of an output of a run."""
+        found = [asset_of(row[0]) for row in self._query("outputs_of_key", *run, key)]
+        return max(found, key=_serial, default=None)
+
+    def open_watches(self, limit: int) -> list[tuple[RunName, OpenWatch]]:
+        """Return the watches that were not stopped, and whose, oldest first."""
+        return [
+            ((*row[:3],), OpenWatch(watch_of(row[3:7]), row[7], bool(row[8])))
+            for row in self._query("all_watches", limit)
+        ]
+
     # --- what went wrong ---
 
     def add_dead_letter(self, letter: DeadLetter) -> None:
@@ -296,3 +420,7 @@ class Database:
     def gaps(self) -> list[MissingEvents]:
         """Return what is missing."""
         return [MissingEvents(*row) for row in self._query("gaps")]
+
+
+def _serial(asset: Asset) -> int:
+    return 0 if asset.output is None else asset.output.serial

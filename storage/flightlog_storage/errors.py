@@ -4,6 +4,8 @@ StorageError
 ├── CorruptData      bytes on disk or wire do not match their checksum or format
 ├── LimitExceeded    something is larger than its named limit
 ├── MalformedEvent   an event that is well-formed msgpack but not an event we accept
+├── SourceUnusable   a file to be stored is none, or does not hold still
+├── ExportUnusable   a file is no export, or one that is not to be taken in
 ├── HomeUnusable     the home folder cannot be used as it is
 └── HomeLocked       another daemon serves this home
 """
@@ -12,10 +14,12 @@ from pathlib import Path
 
 __all__ = (
     "CorruptData",
+    "ExportUnusable",
     "HomeLocked",
     "HomeUnusable",
     "LimitExceeded",
     "MalformedEvent",
+    "SourceUnusable",
     "StorageError",
 )
 
@@ -46,6 +50,24 @@ class LimitExceeded(StorageError):
 
 class MalformedEvent(StorageError):
     """An event was refused; the events around it were not."""
+
+
+class SourceUnusable(StorageError):
+    """A file that is to be stored is no regular file, or does not hold still."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
+
+
+class ExportUnusable(StorageError):
+    """A file is no export, is damaged, or holds what no export may hold."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}")
+        self.path = path
+        self.why = why
 
 
 class HomeUnusable(StorageError):

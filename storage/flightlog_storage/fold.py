@@ -11,22 +11,38 @@ from collections.abc import Iterable, Mapping
 
 from flightlog_storage.event import (
     AlertRaised,
+    ArtifactEvent,
+    ArtifactLogged,
+    ArtifactUsed,
+    AssetEvent,
     ConfigUpdated,
     Event,
+    FileDeleted,
+    FileEvent,
+    FileFailed,
+    FileRequested,
+    FileSaved,
     Gap,
     MetricDefined,
+    OutputEvent,
     PreemptionAnnounced,
     Rows,
+    RunCreated,
+    RunDeleted,
     RunDescribed,
     RunFinished,
     RunStarted,
+    RunStateChanged,
     Series,
+    StoringBegun,
+    StoringEnded,
     SummaryUpdated,
     TagsChanged,
     Unknown,
     WriterId,
     WriterLost,
 )
+from flightlog_storage.runfiles import OwedFile, SavedFile
 from flightlog_storage.runstate import (
     Alert,
     RunState,
@@ -42,7 +58,7 @@ from flightlog_storage.summary import (
     value_at,
 )
 
-__all__ = ("ALERTS_MAX", "apply", "receive")
+__all__ = ("ALERTS_MAX", "apply", "change_files", "count_lost", "edit", "receive")
 
 ALERTS_MAX = 100  # The latest ones are kept.
 INT_MAX = 2**63 - 1  # What SQLite holds; larger numbers from the wire are cut.
@@ -51,10 +67,14 @@ _SUPERSEDED = -1  # The session of a writer whose loss no longer matters.
 _ENDED_IN_ORDER = (WriterStatus.FINISHED, WriterStatus.EXITED)  # Told, or implied.
 _EXIT_TERMINATED = 128 + signal.SIGTERM
 _AGGREGATES = frozenset(("min", "max", "mean", "first", "last", "best"))
+# In each summary of rows.
+_OWN: dict[str, None] = dict.fromkeys(("_step", "_timestamp", "_runtime"))
 _DESCRIPTIVE = frozenset(("name", "notes", "group", "job_type"))
+_EDITABLE = _DESCRIPTIVE | {"description"}
 # A run ends as badly as its worst writer.
 _SEVERITY = {State.FINISHED: 0, State.FAILED: 1, State.KILLED: 2, State.CRASHED: 3}
 
+_OfStoring = StoringBegun | StoringEnded | FileSaved | ArtifactLogged | ArtifactUsed
 _Description = (
     PreemptionAnnounced
     | ConfigUpdated
@@ -63,13 +83,18 @@ _Description = (
     | TagsChanged
     | RunDescribed
     | AlertRaised
+    | _OfStoring
+    | FileEvent
+    | AssetEvent  # See asset_fold.py.
+    | OutputEvent  # See output_fold.py.
+    | ArtifactEvent  # These change more than the run: see folding.py and catalog.py.
 )
 
 
 def apply(state: RunState, writer: WriterId, event: Event | Rows | Unknown) -> None:
     """Change the state to the one that follows from one more event of `writer`."""
-    if isinstance(event, Unknown):
-        return
+    if isinstance(event, Unknown | RunCreated | RunStateChanged | RunDeleted):
+        return  # Of these the last three are an editor's to say.
     match event:
         case Rows():
             _awaken(state, writer)
@@ -82,12 +107,61 @@ def apply(state: RunState, writer: WriterId, event: Event | Rows | Unknown) -> N
             _lose(state, writer, event)
         case Gap():
             # No sign of life: the daemon tells of what a dead writer lost.
-            state.lost_count = _bounded(state.lost_count + max(event.count, 0))
+            count_lost(state, event.count)
         case _:
-            _awaken(state, writer)
+            _store(state, writer, event)
             _describe(state, event)
     if event.time > state.updated_at and math.isfinite(event.time):
         state.updated_at = event.time
+
+
+def edit(state: RunState, event: Event | Rows | Unknown) -> None:
+    """Change the state as an editor said: a writer that is no process of the run."""
+    if isinstance(event, RunCreated):
+        _create(state, event)
+    elif state.deleted:
+        return
+    elif isinstance(event, RunDeleted):
+        _delete(state)
+    elif isinstance(event, Rows):
+        _observe(state, event)
+    elif isinstance(event, RunStateChanged):
+        if not state.active and event.state in tuple(State):
+            state.state = State(event.state)
+    elif isinstance(event, ConfigUpdated | SummaryUpdated | TagsChanged | RunDescribed):
+        _describe(state, event)
+
+
+def change_files(state: RunState, event: FileEvent) -> None:
+    """Change the files to those that follow from one more event of anybody."""
+    match event:
+        case FileDeleted():
+            state.files.pop(event.name, None)
+            state.changes.files[event.name] = None
+        case FileRequested():
+            owed = OwedFile(event.token, event.name, event.size, event.pixels)
+            if event.name and event.token:
+                state.owed[event.token] = owed
+                state.changes.owed[event.token] = None
+        case FileFailed():
+            if state.owed.pop(event.token, None) is not None:
+                state.changes.owed[event.token] = None
+                count_lost(state, 1)
+        case FileSaved():
+            _save_file(state, event)
+
+
+def _save_file(state: RunState, event: FileSaved) -> None:
+    if event.token is not None:
+        # What is not owed any more was saved before: the daemon said so twice.
+        if state.owed.pop(event.token, None) is None:
+            return
+        state.changes.owed[event.token] = None
+    if event.name:
+        state.files[event.name] = SavedFile(
+            event.name, event.blob, event.digest, event.size, _finite(event.time)
+        )
+        state.changes.files[event.name] = None
 
 
 def receive(state: RunState, writer: WriterId, sequence: int, count: int) -> int:
@@ -102,18 +176,24 @@ def receive(state: RunState, writer: WriterId, sequence: int, count: int) -> int
     expected = sequence if known.next_sequence is None else known.next_sequence
     missing = max(sequence - expected, 0)
     known.next_sequence = _bounded(max(expected, sequence + count))
-    state.lost_count = _bounded(state.lost_count + missing)
+    count_lost(state, missing)
     state.changes.writers[writer] = None
     return missing
+
+
+def count_lost(state: RunState, count: int) -> None:
+    """Count events that had no effect on the run, or will have none."""
+    state.lost_count = _bounded(state.lost_count + max(count, 0))
 
 
 # --- writers come and go ---
 
 
 def _start(state: RunState, writer: WriterId, event: RunStarted) -> None:
-    if not state.writers:
-        state.created_at = _finite(event.time)
-        state.updated_at = state.created_at
+    if state.deleted and event.forked:  # A helper of what was deleted.
+        _dismiss(state, writer)
+        return
+    _bring_about(state, event.time)
     is_late = _is_late(state, writer, event)
     if writer not in state.writers and not event.forked and not is_late:
         _begin_session(state, event)
@@ -141,7 +221,7 @@ def _is_late(state: RunState, writer: WriterId, event: RunStarted) -> bool:
     return any(
         known.resumed and known.rank == event.rank and event.time < known.started_at
         for other, known in state.writers.items()
-        if other != writer
+        if other != writer and known.status is not WriterStatus.DISMISSED
     )
 
 
@@ -174,6 +254,20 @@ def _awaken(state: RunState, writer: WriterId) -> WriterState:
     return known
 
 
+def _store(state: RunState, writer: WriterId, event: _Description) -> None:
+    """Count what a writer, which is alive, has begun to store, and the outcomes."""
+    known = _awaken(state, writer)
+    if not isinstance(event, _OfStoring):
+        return
+    state.changes.writers[writer] = None
+    if isinstance(event, StoringBegun):
+        known.storing = _bounded(known.storing + 1)
+        return
+    known.storing = max(0, known.storing - 1)
+    if isinstance(event, StoringEnded) and event.reason is not None:
+        count_lost(state, 1)
+
+
 def _finish(state: RunState, writer: WriterId, event: RunFinished) -> None:
     known = state.writers.get(writer)
     if known is not None and known.status in _ENDED_IN_ORDER:
@@ -190,6 +284,8 @@ def _lose(state: RunState, writer: WriterId, event: WriterLost) -> None:
     known = state.writers.get(writer)
     if known is None or known.status not in (WriterStatus.ACTIVE, WriterStatus.EXITED):
         return
+    if known.status is WriterStatus.EXITED and event.exit_code is event.signal is None:
+        return  # The writer itself had a better idea of how it ended.
     known.exit_code = None if event.exit_code is None else _bounded(event.exit_code)
     known.signal = None if event.signal is None else _bounded(event.signal)
     _end(state, writer, WriterStatus.LOST)
@@ -197,6 +293,8 @@ def _lose(state: RunState, writer: WriterId, event: WriterLost) -> None:
 
 def _end(state: RunState, writer: WriterId, status: WriterStatus) -> None:
     known = state.writers[writer]
+    count_lost(state, known.storing)  # It will not store them any more.
+    known.storing = 0
     state.active_count -= known.status is WriterStatus.ACTIVE
     known.status = status
     state.changes.writers[writer] = None
@@ -216,6 +314,44 @@ def _settle(state: RunState) -> None:
     state.exit_code, state.signal = worst.exit_code, worst.signal
     if state.preemption_announced and state.state is not State.FINISHED:
         state.state = State.PREEMPTED
+
+
+# --- a run is made and deleted by hand ---
+
+
+def _create(state: RunState, event: RunCreated) -> None:
+    """Make a run; one that is there already is left as it is."""
+    if _bring_about(state, event.time) and event.state == State.RUNNING:
+        state.state = State.RUNNING
+
+
+def _bring_about(state: RunState, time: float) -> bool:
+    """Date a run that was not there or was deleted; return whether it was so."""
+    is_new = state.deleted or not state.created_at
+    if is_new:
+        state.deleted = False
+        state.changes.tags = True  # That it has none is to be found, too.
+        state.created_at = state.updated_at = _finite(time)
+    return is_new
+
+
+def _delete(state: RunState) -> None:
+    """Forget all but who logged into it: what they still say must not revive it."""
+    blank = RunState(state.entity, state.project, state.id, state.number)
+    for name in blank.__slots__:
+        if name not in ("writers", "session"):
+            setattr(state, name, getattr(blank, name))
+    for writer in state.writers:
+        _dismiss(state, writer)
+    state.changes.reset = True
+    state.deleted = True
+
+
+def _dismiss(state: RunState, writer: WriterId) -> None:
+    known = state.writers.setdefault(writer, WriterState())
+    known.status = WriterStatus.DISMISSED
+    known.session = _SUPERSEDED
+    state.changes.writers[writer] = None
 
 
 # --- what a run says of itself ---
@@ -241,7 +377,7 @@ def _describe(state: RunState, event: _Description) -> None:
 
 
 def _set_fields(state: RunState, changes: Mapping[str, str | None]) -> None:
-    for name in _DESCRIPTIVE.intersection(changes):
+    for name in _EDITABLE.intersection(changes):
         setattr(state, name, changes[name])
 
 
@@ -266,6 +402,7 @@ def _update_config(state: RunState, event: ConfigUpdated) -> None:
     for key in event.removed:
         state.config.pop(key, None)
         state.changes.config[key] = None
+        state.changes.removed_config.add(key)
     for key, value in event.changes.items():
         state.config[key] = plain(value)
         state.changes.config[key] = None
@@ -275,6 +412,8 @@ def _update_summary(state: RunState, event: SummaryUpdated) -> None:
     for removed in filter(None, event.removed):
         remove_nested(state.summary, tuple(removed))
         state.changes.summary[removed[0]] = None
+        if len(removed) == 1:
+            state.changes.removed_summary.add(removed[0])
     for changed, value in event.changes:
         if changed:
             set_nested(state.summary, tuple(changed), plain(value))
@@ -286,6 +425,9 @@ def _log(state: RunState, rows: Rows) -> None:
     if not rows.steps:
         return
     summary, changed = state.summary, state.changes.summary
+    for name in _OWN:  # First, so that their place does not hang on the frames.
+        summary.setdefault(name, None)
+    _note_keys(state, rows)
     for series in rows.series:
         if not series.values:
             continue
@@ -300,7 +442,28 @@ def _log(state: RunState, rows: Rows) -> None:
     summary["_step"] = rows.steps[-1]
     summary["_timestamp"] = state.last_time
     summary["_runtime"] = state.last_time - state.created_at
-    changed.update({"_step": None, "_timestamp": None, "_runtime": None})
+    changed.update(_OWN)
+
+
+def _note_keys(state: RunState, rows: Rows) -> None:
+    """Keep which keys were logged; mostly there is none that is new."""
+    new = [series.path for series in rows.series if series.path not in state.logged]
+    if not state.logged:
+        new += [(name,) for name in _OWN]
+    if new:
+        state.logged.update(new)
+        state.changes.logged |= dict.fromkeys(map(".".join, new))
+
+
+def _observe(state: RunState, rows: Rows) -> None:
+    """Keep the latest system metrics of a run that somebody logs into."""
+    if not state.active:
+        return
+    for series in rows.series:
+        if series.values:
+            value = value_at(series, len(series.values) - 1)
+            state.system[".".join(series.path)] = value
+            state.changes.system = True
 
 
 def _summarise(state: RunState, series: Series) -> bool:

@@ -5,21 +5,43 @@ which folds what the materializer has not got to yet.
 """
 
 import logging
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from flightlog_storage.codec import RunKey, run_of
-from flightlog_storage.database import Database, DeadLetter, MissingEvents
-from flightlog_storage.event import Malformed, Rows, RunStarted, WriterId, WriterLost
-from flightlog_storage.fold import apply, receive
-from flightlog_storage.frame import Frame
+from flightlog_storage.asset_fold import change_assets, given_up
+from flightlog_storage.catalog import Catalog
+from flightlog_storage.codec import EDITOR_RANK, RunKey, run_of
+from flightlog_storage.database import Database, DeadLetter, Editor, MissingEvents
+from flightlog_storage.event import (
+    ArtifactChanged,
+    ArtifactDeleted,
+    ArtifactEvent,
+    AssetEvent,
+    Event,
+    FileEvent,
+    Malformed,
+    OutputEvent,
+    Rows,
+    RunCreated,
+    RunDeleted,
+    RunStarted,
+    Unknown,
+    WriterId,
+    WriterLost,
+)
+from flightlog_storage.fold import apply, change_files, count_lost, edit, receive
+from flightlog_storage.frame import FLAG_CARRIED, Frame
+from flightlog_storage.output_fold import change_outputs
 from flightlog_storage.rows import decode
 from flightlog_storage.runstate import RunState
 from flightlog_storage.segment import Damage
 
-__all__ = ("Folded", "Folding")
+__all__ = ("UNKNOWN_KIND", "Folded", "Folding", "named_run")
 
 DEAD_LETTER_SIZE_MAX = 64 << 10
+UNKNOWN_KIND = "of a kind that this version does not know, and it may name blobs"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 RANK_MAX = (1 << 31) - 1  # What a part holds; larger ones from the wire are cut.
 
 logger = logging.getLogger(__name__)
@@ -27,13 +49,39 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Folded:
-    """What came of a frame or a damage."""
+    """What came of a frame or a damage.
+
+    `is_reset`: the run was deleted, and all points up to this frame are void.
+    `refused`: how many events the dead letters are.
+    """
 
     state: RunState | None
     rank: int = 0
+    is_reset: bool = False
+    editor: Editor | None = None
     rows: list[Rows] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    refused: int = 0
     missing: list[MissingEvents] = field(default_factory=list)
+
+    def refuse(self, frame: Frame, item: Malformed, index: int = 0) -> None:
+        """Keep an event, or the rest of a frame, as a dead letter."""
+        raw = item.raw[:DEAD_LETTER_SIZE_MAX]
+        letter = DeadLetter(frame.offset + index, frame.writer, item.reason, raw)
+        self.dead_letters.append(letter)
+        self.refused += item.count
+
+    def keep(self, frame: Frame, item: Rows | Unknown, index: int) -> None:
+        """Keep rows; and an event of a newer version, if it may name blobs."""
+        if isinstance(item, Rows):
+            self.rows.append(item)
+            return
+        text = repr(item.fields)
+        if not _DIGEST.search(text):
+            return
+        raw = text.encode("utf-8", "backslashreplace")[:DEAD_LETTER_SIZE_MAX]
+        offset = frame.offset + index
+        self.dead_letters.append(DeadLetter(offset, frame.writer, UNKNOWN_KIND, raw))
 
 
 class Folding:
@@ -42,42 +90,92 @@ class Folding:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._numbers: dict[WriterId, int] = {}
+        self._editors: dict[WriterId, Editor] = {}
+        self._named: dict[tuple[str, str, str], int] = {}
         self.states: dict[int, RunState] = {}
+        self.artifacts = Catalog(database.artifacts)
 
     def fold(self, frame: Frame, payload: bytes) -> Folded:
         """Fold one frame; never raises for what the payload holds."""
         state = self._state_of(frame.writer) or self._start(frame, payload)
         folded = Folded(state)
         if state is None:
-            reason = "no run is named"
-            folded.dead_letters.append(_dead_letter(frame, 0, reason, payload))
+            folded.refuse(frame, Malformed("there is no such run", payload))
             return folded
-        # The log has lost what is folded already, and its writer has sent it again.
-        is_known = frame.sequence_end <= self.next_sequence(frame.writer)
-        for index, item in decode(payload, frame.count):
-            if is_known:
-                folded.rows += [item] if isinstance(item, Rows) else []
-                continue
-            if isinstance(item, Malformed):
-                folded.dead_letters.append(
-                    _dead_letter(frame, index, item.reason, item.raw)
-                )
-                continue
-            try:
-                apply(state, frame.writer, item)
-            except Exception as error:  # A poison event must not stop all others.
-                logger.exception("event %d cannot be folded", frame.offset + index)
-                folded.dead_letters.append(
-                    _dead_letter(frame, index, repr(error), repr(item).encode())
-                )
-                continue
-            if isinstance(item, Rows):
-                folded.rows.append(item)
-        count = receive(state, frame.writer, frame.sequence, frame.count)
+        self._note_origin(state, frame)
+        if frame.sequence_end <= self.next_sequence(frame.writer):
+            # The log has lost what is folded already, and its writer has sent it again.
+            items = (item for _, item in decode(payload, frame.count))
+            folded.rows += (item for item in items if isinstance(item, Rows))
+        else:
+            self._fold_items(folded, state, frame, payload)
+        count = self._receive(state, frame)
         if count:
             self._miss(folded, state, frame, count)
-        folded.rank = _rank(state, frame.writer)
+        if self.is_dismissed(frame.writer):
+            folded.rows.clear()
+        folded.editor = self._editors.get(frame.writer)
+        folded.rank = self.rank_of(frame.writer)
         return folded
+
+    def _note_origin(self, state: RunState, frame: Frame) -> None:
+        """Note whether a run came from another home, until it is logged into here."""
+        if frame.flags & FLAG_CARRIED:
+            state.carried = True
+        elif state.carried and frame.writer not in self._editors:
+            for event in given_up(state, "its run was brought here before it was done"):
+                _change(state, frame.writer, event)
+            state.carried = False
+
+    def _fold_items(
+        self, folded: Folded, state: RunState, frame: Frame, payload: bytes
+    ) -> None:
+        for index, item in _counting(frame, payload):
+            if isinstance(item, Malformed):
+                folded.refuse(frame, item, index)
+                continue
+            try:
+                refused = self._apply(state, frame.writer, item)
+            except Exception as error:  # A poison event must not stop all others.
+                logger.exception("event %d cannot be folded", frame.offset + index)
+                folded.refuse(frame, _malformed(item, repr(error)), index)
+                continue
+            if refused is not None:
+                folded.refuse(frame, _malformed(item, refused), index)
+            if isinstance(item, Rows | Unknown):
+                folded.keep(frame, item, index)
+            elif isinstance(item, RunDeleted) and frame.writer in self._editors:
+                folded.is_reset = True
+        known = state.writers.get(frame.writer)
+        if not state.deleted and (known is None or not known.is_dismissed):
+            count_lost(state, folded.refused)
+
+    def _apply(
+        self, state: RunState, writer: WriterId, item: Event | Rows | Unknown
+    ) -> str | None:
+        """Fold one event; return why it is refused, if it is."""
+        if writer not in self._editors:
+            if self.is_dismissed(writer):
+                return None
+            apply(state, writer, item)
+        elif state.id:
+            edit(state, item)
+            if isinstance(item, RunDeleted):
+                self.artifacts.forget_run(state)
+        if isinstance(item, ArtifactEvent):
+            return self.artifacts.apply(state, item)
+        if not state.deleted:
+            _change(state, writer, item)
+        return None
+
+    def _receive(self, state: RunState, frame: Frame) -> int:
+        """Note the frame's sequences; return how many before them are missing."""
+        editor = self._editors.get(frame.writer)
+        if editor is None:
+            return receive(state, frame.writer, frame.sequence, frame.count)
+        end = max(editor.next_sequence, frame.sequence_end)
+        self._editors[frame.writer] = replace(editor, next_sequence=end)
+        return max(0, frame.sequence - editor.next_sequence)
 
     def fold_damage(self, damage: Damage) -> Folded:
         """Take note of a damaged stretch of the log."""
@@ -109,7 +207,10 @@ class Folding:
             apply(state, writer, lost)
 
     def rank_of(self, writer: WriterId) -> int:
+        """Return the rank of a known writer's points."""
         state = self._state_of(writer)
+        if writer in self._editors:
+            return EDITOR_RANK
         return 0 if state is None else _rank(state, writer)
 
     def run_of(self, writer: WriterId) -> int | None:
@@ -120,20 +221,36 @@ class Folding:
     def next_sequence(self, writer: WriterId) -> int:
         """Return the sequence of the writer's next event to be folded."""
         state = self._state_of(writer)
+        if writer in self._editors:
+            return self._editors[writer].next_sequence
         known = None if state is None else state.writers.get(writer)
         return 1 if known is None else known.next_sequence or 1
+
+    def is_dismissed(self, writer: WriterId) -> bool:
+        """Whether rows of this writer do not count, for its run was deleted.
+
+        Those of an editor, system metrics, count as long as anybody logs.
+        """
+        state = self._state_of(writer)
+        known = None if state is None else state.writers.get(writer)
+        if writer in self._editors:
+            return state is None or not state.active
+        return known is not None and known.is_dismissed
 
     def forget(self, number: int) -> None:
         """Drop a state that is saved; it is loaded again when needed."""
         state = self.states.pop(number)
-        for writer in state.writers:
+        del self._named[state.entity, state.project, state.id]
+        editors = [w for w, known in self._editors.items() if known.run == number]
+        for writer in (*state.writers, *editors):
             self._numbers.pop(writer, None)
+            self._editors.pop(writer, None)
 
     def load(self, entity: str, project: str, run: str) -> RunState | None:
         """Return a run's state as far as it is folded."""
-        for state in self.states.values():
-            if (state.entity, state.project, state.id) == (entity, project, run):
-                return state
+        number = self._named.get((entity, project, run))
+        if number is not None:
+            return self.states[number]
         found = self._database.load_run(entity, project, run)
         return None if found is None else self._keep(found)
 
@@ -142,7 +259,11 @@ class Folding:
         if number is None:
             number = self._database.run_of_writer(writer)
         if number is None:
-            return None
+            editor = self._database.editor(writer)
+            if editor is None:
+                return None
+            self._editors[writer] = editor
+            number = self._numbers[writer] = editor.run
         state = self.states.get(number)
         if state is None:
             found = self._database.load_run_by_number(number)
@@ -151,20 +272,21 @@ class Folding:
 
     def _keep(self, state: RunState) -> RunState:
         kept = self.states.setdefault(state.number, state)
+        self._named[state.entity, state.project, state.id] = kept.number
         self._numbers.update((writer, kept.number) for writer in kept.writers)
         return kept
 
     def _start(self, frame: Frame, payload: bytes) -> RunState | None:
         """Return the run that a frame of an unknown writer belongs to."""
-        key = run_of(payload)
-        if key is None:
-            key = next(_keys(payload, frame.count), None)
+        key = named_run(frame, payload)
         if key is None:
             return None
         state = self.load(key.entity, key.project, key.run)
+        if key.rank == EDITOR_RANK:
+            return self._open_editor(frame, key, payload, state)
         if state is None:
             state = RunState(key.entity, key.project, key.run, frame.offset)
-            self.states[state.number] = state
+            self._keep(state)
         self._numbers[frame.writer] = state.number
         first = next(decode(payload, frame.count), None)
         if first is None or not isinstance(first[1], RunStarted):
@@ -181,6 +303,27 @@ class Folding:
             receive(state, frame.writer, 1, 0)
         return state
 
+    def _open_editor(
+        self, frame: Frame, key: RunKey, payload: bytes, state: RunState | None
+    ) -> RunState | None:
+        """Return the run that an unknown editor changes, or makes.
+
+        The run without an id is none: it stands for its project, and is never listed.
+        """
+        if not key.run:
+            state = state or RunState(*key[:3], frame.offset, deleted=True)
+            self._keep(state)
+        elif state is None or state.deleted:
+            items = (item for _, item in decode(payload, frame.count))
+            if not any(isinstance(item, RunCreated) for item in items):
+                return None
+        if state is None:
+            state = RunState(key.entity, key.project, key.run, frame.offset)
+            self._keep(state)
+        self._numbers[frame.writer] = state.number
+        self._editors[frame.writer] = Editor(frame.writer, state.number, 1)
+        return state
+
     def _miss(self, folded: Folded, state: RunState, frame: Frame, count: int) -> None:
         folded.missing.append(
             MissingEvents(
@@ -194,15 +337,43 @@ class Folding:
         )
 
 
+def named_run(frame: Frame, payload: bytes) -> RunKey | None:
+    """Return the run that the first frame of a writer names, if it does."""
+    return run_of(payload) or next(_keys(payload, frame.count), None)
+
+
 def _rank(state: RunState, writer: WriterId) -> int:
     """Return a writer's rank; 0 for one whose start could not be folded."""
     known = state.writers.get(writer)
     return 0 if known is None else max(0, min(known.rank, RANK_MAX))
 
 
-def _dead_letter(frame: Frame, index: int, reason: str, raw: bytes) -> DeadLetter:
-    raw = raw[:DEAD_LETTER_SIZE_MAX]
-    return DeadLetter(frame.offset + index, frame.writer, reason, raw)
+def _change(state: RunState, writer: WriterId, item: Event | Rows | Unknown) -> None:
+    """Fold what anybody may say of a run."""
+    if isinstance(item, FileEvent):
+        change_files(state, item)
+    elif isinstance(item, AssetEvent):
+        change_assets(state, item)
+    elif isinstance(item, OutputEvent):
+        change_outputs(state, writer, item)
+
+
+def _malformed(item: Event | Rows | Unknown, reason: str) -> Malformed:
+    count = len(item.steps) if isinstance(item, Rows) else 1
+    return Malformed(reason, repr(item).encode(), count)
+
+
+def _counting(
+    frame: Frame, payload: bytes
+) -> Iterator[tuple[int, Event | Rows | Unknown | Malformed]]:
+    """Yield the items that count, with their places in the frame.
+
+    The number of a version means another one in another home.
+    """
+    is_carried = frame.flags & FLAG_CARRIED
+    for index, item in decode(payload, frame.count):
+        if not (is_carried and isinstance(item, ArtifactChanged | ArtifactDeleted)):
+            yield index, item
 
 
 def _keys(payload: bytes, count: int) -> Iterator[RunKey]:

@@ -17,9 +17,9 @@ from flightlog_storage.columns import Column, Ints, columns_of, concatenate
 from flightlog_storage.event import Kind
 from flightlog_storage.part_reader import Part, SharedArrays
 from flightlog_storage.parts import Span
-from flightlog_storage.points import Points
+from flightlog_storage.points import Points, Stream
 
-__all__ = ("Query", "read_history")
+__all__ = ("Query", "assemble", "read_history")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Query:
     min_step: int | None = None
     max_step: int | None = None
     with_time: bool = False
+    stream: Stream = Stream.DEFAULT
 
 
 def read_history(
@@ -44,11 +45,18 @@ def read_history(
 ) -> History:
     """Return the rows in parts, given in log order, and in the tail after them.
 
+    The tail has points of the query's stream only.
+
     Raises:
         CorruptData: A part is damaged.
     """
     query = query or Query()
-    columns = list(_merged(_pieces(parts, tail, query)))
+    return assemble(_pieces(parts, tail, query), query)
+
+
+def assemble(pieces: Iterable[Column], query: Query) -> History:
+    """Return the rows that pieces of columns, given in log order, make together."""
+    columns = list(_merged(pieces))
     if query.keys is None:
         keys = sorted({column.key for column in columns} - {STEP, RANK, TIMESTAMP})
         query = replace(query, join="outer")
@@ -58,7 +66,7 @@ def read_history(
         columns = [_without_nulls(column) for column in columns]
     columns = [_between(column, query.min_step, query.max_step) for column in columns]
     blocks = [block for block in _blocks(columns, keys, query) if len(block.steps)]
-    return _stack(blocks, keys, query)
+    return replace(_stack(blocks, keys, query), stream=query.stream)
 
 
 def _pieces(
@@ -69,7 +77,7 @@ def _pieces(
     shared = SharedArrays()
     with ExitStack() as stack:
         for path in parts:
-            part = stack.enter_context(Part(path))
+            part = stack.enter_context(Part(path, query.stream))
             spans = [span for span in part.spans if _is_wanted(span, wanted, query)]
             yield from part.read(spans, shared, with_time=query.with_time)
     if tail is not None:

@@ -13,6 +13,7 @@ from flightlog_storage.errors import HomeLocked, HomeUnusable
 from flightlog_storage.process import ProcessIdentity
 
 __all__ = (
+    "HOME_FOLDERS",
     "NETWORK_FILE_SYSTEMS",
     "SOCKET_PATH_MAX",
     "DaemonInfo",
@@ -29,11 +30,14 @@ NETWORK_FILE_SYSTEMS = frozenset((
     "afs", "pvfs2", "orangefs", "9p", "wekafs", "fuse.ceph", "fuse.sshfs",
     "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs",
 ))
-_FOLDERS = ("log", "histories", "spool", "quarantine")
+# Which tell a home from other folders.
+HOME_FOLDERS = frozenset(("log", "histories", "spool", "quarantine"))
+_FOLDERS_MADE = (*sorted(HOME_FOLDERS), "blobs", "inbox", "staging")
 # What may lie in a home before all its folders do.
 _NAMES = frozenset((
-    *_FOLDERS, "files", "resume", "state.db", "state.db-wal", "state.db-shm",
-    "daemon.lock", "daemon.log", "daemon.sock", "materializer.lock", "lost+found",
+    *_FOLDERS_MADE, "files", "resume", "state.db", "state.db-wal", "state.db-shm",
+    "blobs.lock", "daemon.lock", "daemon.log", "daemon.sock", "materializer.lock",
+    "worker.lock", "worker.job", "worker.progress", "worker.progress.new", "lost+found",
 ))
 # fmt: on
 
@@ -47,7 +51,7 @@ class DaemonInfo(msgspec.Struct, frozen=True):
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A home's paths. Nothing here touches the disk but `create` and `daemon`."""
+    """A home's paths. Nothing here changes the disk but `create`."""
 
     root: Path
     runtime: Path | None = None  # The user's runtime folder, if there is one.
@@ -70,8 +74,30 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "spool"
 
     @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def staging(self) -> Path:
+        return self.root / "staging"
+
+    @property
     def quarantine(self) -> Path:
         return self.root / "quarantine"
+
+    @property
+    def progress(self) -> Path:
+        """What says how far the worker is with its archive."""
+        return self.root / "worker.progress"
+
+    @property
+    def job(self) -> Path:
+        """What says which file the worker makes."""
+        return self.root / "worker.job"
 
     @property
     def lock(self) -> Path:
@@ -98,6 +124,11 @@ class Home(msgspec.Struct, frozen=True):
             return beside
         return Path(f"/tmp/flightlog-{os.getuid()}") / name
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether anything in it can be changed."""
+        return os.access(self.root, os.W_OK)
+
     def create(self) -> None:
         """Make the home's folders, for their owner alone.
 
@@ -107,7 +138,7 @@ class Home(msgspec.Struct, frozen=True):
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_ours(self.root)
-            for name in _FOLDERS:
+            for name in _FOLDERS_MADE:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
             _check_private(self.root)
         except OSError as error:
@@ -238,7 +269,7 @@ def _is_private(folder: Path) -> bool:
 def _check_ours(root: Path) -> None:
     """Refuse a folder that holds something else and was named by a slip."""
     there = frozenset(os.listdir(root))
-    if not there <= _NAMES and not there.issuperset(_FOLDERS):
+    if not there <= _NAMES and not there.issuperset(HOME_FOLDERS):
         raise HomeUnusable(
             root,
             f"holds other files: give a folder of its own, such as {root}/flightlog",

@@ -25,12 +25,23 @@ from flightlog_storage.segment import (
 from flightlog_storage.survey import Survey, header_bytes, survey_folder
 
 __all__ = (
+    "AllBut",
     "LogPosition",
     "LogReader",
     "StoredFrame",
     "walk",
     "walk_segment",
 )
+
+
+class AllBut:
+    """All writers but some, which a reader learns of as it goes."""
+
+    def __init__(self) -> None:
+        self.others: set[WriterId] = set()
+
+    def __contains__(self, writer: object) -> bool:
+        return writer not in self.others
 
 
 class LogPosition(NamedTuple):

@@ -1,8 +1,10 @@
-"""What a run is called when nobody named it."""
+"""What a run is called when nobody named it, and its code among its files."""
 
 import zlib
 
-__all__ = ("default_name",)
+__all__ = ("CODE_FILE", "default_name")
+
+CODE_FILE = "code/snapshot.zip"
 
 _ADJECTIVES = (
     "amber", "brave", "bright", "calm", "clear", "crisp", "daring", "deep", "eager",

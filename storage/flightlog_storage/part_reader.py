@@ -3,19 +3,19 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flightlog_storage.arrow import numpy_of
-from flightlog_storage.columns import Column, Ints, is_increasing
+from flightlog_storage.arrow import arrow_of, numpy_of
+from flightlog_storage.columns import Column, Floats, Ints, is_increasing
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import Kind
 from flightlog_storage.parts import (
@@ -26,9 +26,12 @@ from flightlog_storage.parts import (
     SCHEMA,
     Span,
 )
+from flightlog_storage.points import Stream
 
-__all__ = ("Part", "SharedArrays", "verify_part")
+__all__ = ("Part", "Pick", "SharedArrays", "is_whole", "steps_form", "verify_part")
 
+_Work = TypeVar("_Work")
+_Done = TypeVar("_Done")
 THREADS_MAX = 2
 THREADS_POINTS_MIN = 131_072  # Below, starting threads costs more than it gives.
 
@@ -46,12 +49,24 @@ class SharedArrays:
         """Return the array that stands for all of this form."""
         return self._arrays.setdefault(form, array)
 
+    def put_whole(self, span: Span) -> None:
+        """Add the steps of a span without holes."""
+        form = steps_form(span)
+        if form not in self._arrays:
+            self._arrays[form] = np.arange(span.min_step, span.max_step + 1)
+
     def get(self, form: tuple[int, ...]) -> Ints:
         return self._arrays[form]
 
 
-def _steps_form(span: Span) -> tuple[int, ...]:
+def steps_form(span: Span) -> tuple[int, ...]:
+    """Return what spans with the same steps have in common."""
     return (span.points, span.min_step, span.max_step, span.steps_digest)
+
+
+def is_whole(span: Span) -> bool:
+    """Whether a span's steps have no holes, so that they follow from its ends."""
+    return span.max_step - span.min_step == span.points - 1
 
 
 def _times_form(span: Span) -> tuple[int, ...]:
@@ -66,15 +81,28 @@ class _Job(NamedTuple):
     names: list[str]
 
 
+class Pick(NamedTuple):
+    """Points of one span: their places within it, ascending, and their steps."""
+
+    span: Span
+    places: Ints
+    steps: Ints
+
+
 class Part:
     """An open part; it can be read even if its file is deleted meanwhile."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stream: Stream | None = None) -> None:
+        """Open a part; its spans are those of one stream, or all."""
         self.name = path.name
         with self.telling_corruption():
             self._file = pa.OSFile(str(path))
-            self._metadata = self._open().metadata
-            self.spans = self._read_index()
+            self._parquet = self._open()
+            self._metadata = self._parquet.metadata
+            spans = self._read_index()
+        self.spans = (
+            spans if stream is None else [s for s in spans if stream.holds(s.rank)]
+        )
         self._cached: tuple[int, pa.Table] | None = None
 
     def __enter__(self) -> "Part":
@@ -87,13 +115,10 @@ class Part:
         self, spans: Sequence[Span], shared: SharedArrays, *, with_time: bool
     ) -> list[Column]:
         """Return the points of some spans, in the spans' order."""
+        for span in filter(is_whole, spans):
+            shared.put_whole(span)
         jobs = list(self._jobs(spans, shared, with_time))
-        points = sum(span.points for span in spans)
-        if len(jobs) > 1 and points >= THREADS_POINTS_MIN:
-            with ThreadPoolExecutor(THREADS_MAX) as pool:
-                tables = list(pool.map(self._read_job, jobs))
-        else:
-            tables = [self._read_job(job) for job in jobs]
+        tables = self._each(jobs, self._read_job, sum(span.points for span in spans))
         columns: list[Column] = []
         for job, table in zip(jobs, tables, strict=True):
             # Those that read the arrays come before those that share them.
@@ -103,12 +128,45 @@ class Part:
                 ]
         return columns
 
+    def take(self, picks: Sequence[Pick], *, with_time: bool) -> list[Column]:
+        """Return some points of some spans; holds few row groups at a time."""
+        groups: dict[int, list[Pick]] = {}
+        for pick in picks:
+            groups.setdefault(pick.span.group, []).append(pick)
+        names = ["value", "time"] if with_time else ["value"]
+
+        def take(reader: pq.ParquetFile, own: list[Pick]) -> list[Column]:
+            spans = [pick.span for pick in own]
+            job = _Job(spans[0].group, spans, [*names, *_names_by_kind(spans)])
+            return self._taken(self._read_job(reader, job), own)
+
+        points = sum(pick.span.points for pick in picks)
+        taken = self._each(list(groups.values()), take, points)
+        return [column for columns in taken for column in columns]
+
+    def map_values(
+        self, spans: Sequence[Span], do: Callable[[Span, Floats], _Done]
+    ) -> list[_Done]:
+        """Return what `do` makes of each span's values; in threads if they are many."""
+        groups: dict[int, list[Span]] = {}
+        for span in spans:
+            groups.setdefault(span.group, []).append(span)
+
+        def work(reader: pq.ParquetFile, own: list[Span]) -> list[_Done]:
+            table = self._read_job(reader, _Job(own[0].group, own, ["value"]))
+            values = numpy_of(_array(table, "value"), np.float64)
+            return [do(s, values[s.start : s.start + s.points]) for s in own]
+
+        points = sum(span.points for span in spans)
+        done = self._each(list(groups.values()), work, points)
+        return [each for own in done for each in own]
+
     def read_whole(self, span: Span) -> Column:
         """Return the points of one span; neighbours in its group are remembered."""
         if self._cached is None or self._cached[0] != span.group:
             group = self._metadata.row_group(span.group)
             names = [name for name in SCHEMA.names if name not in ("key", "rank")]
-            table = self._read_job(_Job(span.group, [span], names))
+            table = self._read_group(span.group, names)
             if group.num_rows == span.points:
                 return self._column(table, span, SharedArrays(), True)
             self._cached = (span.group, table)
@@ -117,12 +175,16 @@ class Part:
 
     def read_group(self, group: int) -> pa.Table:
         """Return all columns of one row group."""
-        return self._read_job(_Job(group, [], SCHEMA.names))
+        return self._read_group(group, SCHEMA.names)
 
-    def _open(self) -> pq.ParquetFile:
+    def read_steps(self, group: int) -> Ints:
+        """Return the steps of one row group."""
+        return _numbers(self._read_group(group, ["step"]), "step")
+
+    def _open(self, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
         return pq.ParquetFile(
             self._file,
-            metadata=getattr(self, "_metadata", None),
+            metadata=metadata,
             pre_buffer=False,
             page_checksum_verification=True,
         )
@@ -152,41 +214,92 @@ class Part:
         claimed: set[tuple[int, ...]] = set()
         for group, members in groups.items():
             names = ["value"]
-            steps = {_steps_form(s) for s in members if _steps_form(s) not in shared}
+            steps = {steps_form(s) for s in members if steps_form(s) not in shared}
             if not steps <= claimed:
                 names.append("step")
             times = {_times_form(s) for s in members if _times_form(s) not in shared}
             if with_time and not times <= claimed:
                 names.append("time")
-            if any(span.kinds.bit_count() > 1 for span in members):
-                names.append("kind")
-            if any(span.has_texts for span in members):
-                names.append("text")
+            names += _names_by_kind(members)
             claimed |= steps | times
             yield _Job(group, members, names)
 
-    def _read_job(self, job: _Job) -> pa.Table:
+    def _read_group(self, group: int, names: list[str]) -> pa.Table:
+        return self._read_job(self._parquet, _Job(group, [], names))
+
+    def _each(
+        self,
+        works: Sequence[_Work],
+        do: Callable[[pq.ParquetFile, _Work], _Done],
+        points: int,
+    ) -> list[_Done]:
+        """Return what `do` makes of each; in threads if there are many points."""
+        if len(works) < THREADS_MAX or points < THREADS_POINTS_MIN:
+            return [do(self._parquet, work) for work in works]
+        # A reader for each thread, as two may not share one; to make one costs a copy
+        # of the index, which is large where there are many keys.
+        own = [self._open(self._metadata) for _ in range(1, THREADS_MAX)]
+        readers = [self._parquet, *own]
+        shares = [works[start::THREADS_MAX] for start in range(THREADS_MAX)]
+        with ThreadPoolExecutor(THREADS_MAX) as pool:
+            done = list(
+                pool.map(
+                    lambda reader, share: [do(reader, work) for work in share],
+                    readers,
+                    shares,
+                )
+            )
+        return [done[n % THREADS_MAX][n // THREADS_MAX] for n in range(len(works))]
+
+    def _read_job(self, reader: pq.ParquetFile, job: _Job) -> pa.Table:
         with self.telling_corruption():
             # Arrow's own threads can abort a process that exits soon after.
-            table = self._open().read_row_groups(
-                [job.group], columns=job.names, use_threads=False
-            )
+            table = reader.read_row_groups([job.group], job.names, use_threads=False)
             for name in job.names:
                 if table.schema.field(name).type != SCHEMA.field(name).type:
                     raise CorruptData(self.name, 0, f"the type of {name} has changed")
+            if any(s.start + s.points > table.num_rows for s in job.spans):
+                raise CorruptData(self.name, 0, "a row group has lost rows")
             return table
+
+    def _taken(self, table: pa.Table, picks: list[Pick]) -> list[Column]:
+        """Return the points that were picked of a row group."""
+        with self.telling_corruption():
+            places = np.concatenate([pick.span.start + pick.places for pick in picks])
+            values = numpy_of(_array(table, "value"), np.float64)[places]
+            names = table.column_names
+            times = _numbers(table, "time")[places] if "time" in names else None
+            kinds = _codes(table)[places] if "kind" in names else None
+            texts = None
+            if "text" in names:
+                texts = _array(table, "text").take(arrow_of(places))
+        columns = []
+        start = 0
+        for span, own, steps in picks:
+            part = slice(start, start + len(own))
+            start = part.stop
+            columns.append(
+                Column(
+                    span.key,
+                    span.rank,
+                    steps,
+                    values[part],
+                    None if times is None else times[part],
+                    _kinds_of(span, len(own), None if kinds is None else kinds[part]),
+                    texts[part] if texts is not None and span.has_texts else None,
+                )
+            )
+        return columns
 
     def _column(
         self, table: pa.Table, span: Span, shared: SharedArrays, with_time: bool
     ) -> Column:
-        if span.start + span.points > table.num_rows:
-            raise CorruptData(self.name, 0, "a row group has lost rows")
         piece = table.slice(span.start, span.points)
         names = table.column_names
         if "step" in names:
-            steps = shared.put(_steps_form(span), _numbers(piece, "step"))
+            steps = shared.put(steps_form(span), _numbers(piece, "step"))
         else:
-            steps = shared.get(_steps_form(span))
+            steps = shared.get(steps_form(span))
         if steps[0] != span.min_step or steps[-1] != span.max_step:
             raise CorruptData(self.name, 0, f"the steps of {span.key!r} have changed")
         times = None
@@ -221,11 +334,32 @@ def _numbers(table: pa.Table, name: str) -> Ints:
     return numpy_of(_array(table, name), np.int64)
 
 
+def _names_by_kind(spans: Sequence[Span]) -> list[str]:
+    """Return the columns that tell more of these points than their numbers do."""
+    names = []
+    if any(span.kinds.bit_count() > 1 for span in spans):
+        names.append("kind")
+    if any(span.has_texts for span in spans):
+        names.append("text")
+    return names
+
+
 def _kinds(table: pa.Table, span: Span) -> "NDArray[np.uint8] | None":
+    codes = _codes(table) if span.kinds.bit_count() > 1 else None
+    return _kinds_of(span, span.points, codes)
+
+
+def _kinds_of(
+    span: Span, count: int, codes: "NDArray[np.uint8] | None"
+) -> "NDArray[np.uint8] | None":
     if span.kinds == 1 << Kind.FLOAT:
         return None
     if span.kinds.bit_count() == 1:
-        return np.full(span.points, span.kinds.bit_length() - 1, np.uint8)
+        return np.full(count, span.kinds.bit_length() - 1, np.uint8)
+    return codes
+
+
+def _codes(table: pa.Table) -> "NDArray[np.uint8]":
     column = _array(table, "kind")
     codes = [KIND_NAMES.index(name) for name in column.dictionary.to_pylist()]
     kinds: NDArray[np.uint8] = np.array(codes, np.uint8)[

@@ -2,7 +2,7 @@
 
 A part is sorted by key, rank and step. Its row groups are cut at keys, and an index
 in the file's metadata says where each key lies, so that one key is read without the
-others. Pages and index carry checksums. docs/log_format.md describes the format.
+others. Pages and index carry checksums. docs/part_format.md describes the format.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from flightlog_storage.arrow import arrow_of, strings_of
 from flightlog_storage.columns import Column, Ints, columns_of
 from flightlog_storage.event import Kind
-from flightlog_storage.points import Points
+from flightlog_storage.points import Points, Stream
 
 __all__ = (
     "GROUP_POINTS_MAX",
@@ -82,13 +82,13 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PartInfo:
-    """What a part holds; `sha256` is of the whole file."""
+    """What a part holds; `sha256` is of the whole file, steps of the default stream."""
 
     name: str
     points: int
     size: int
     sha256: str
-    min_step: int | None  # None without points.
+    min_step: int | None  # None without such points.
     max_step: int | None
 
 
@@ -117,14 +117,14 @@ def write_columns(folder: Path, name: str, columns: Iterable[Column]) -> PartInf
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(folder)
-    spans = writer.spans
+    logged = [span for span in writer.spans if Stream.DEFAULT.holds(span.rank)]
     return PartInfo(
         name,
-        sum(span.points for span in spans),
+        sum(span.points for span in writer.spans),
         size,
         digest,
-        min((span.min_step for span in spans), default=None),
-        max((span.max_step for span in spans), default=None),
+        min((span.min_step for span in logged), default=None),
+        max((span.max_step for span in logged), default=None),
     )
 
 

@@ -2,10 +2,26 @@
 
 from array import array
 from collections.abc import Iterator
+from enum import StrEnum
 
 from flightlog_storage.event import Rows, Series
 
-__all__ = ("PointSeries", "Points")
+__all__ = ("PointSeries", "Points", "Stream")
+
+
+class Stream(StrEnum):
+    """Which of a run's two histories points are of; their rank tells.
+
+    What processes of the run log has their rank, 0 or more. System metrics are logged
+    by editors, which have none.
+    """
+
+    DEFAULT = "default"
+    SYSTEM = "system"
+
+    def holds(self, rank: int) -> bool:
+        """Whether points of this rank are of the stream."""
+        return (rank < 0) is (self is Stream.SYSTEM)
 
 
 class PointSeries:

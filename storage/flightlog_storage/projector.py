@@ -95,6 +95,7 @@ class Projector:
         self._point_count = 0
         self._new_parts: list[SavedPart] = []
         self._gone_tails: set[int] = set()
+        self._deleted: set[int] = set()  # Runs whose parts are to go.
         self._unmergeable: set[int] = set()
         self._folded: list[Folded] = []
         self._place: LogPosition | None = None
@@ -137,6 +138,8 @@ class Projector:
         self._place = item.end
         self._offset = item.frame.offset_end
         if folded.state is not None:
+            if folded.is_reset:
+                self._drop(folded.state.number)
             self._add(folded, item)
             self._flush_due(folded.state.number, is_over=not folded.state.active)
         return item.frame.payload_size
@@ -181,6 +184,18 @@ class Projector:
         self._new_parts.append(_saved(number, info, tail.first, tail.end, 0))
         self._gone_tails.add(number)
 
+    def _drop(self, number: int) -> None:
+        """Forget the points of a run that was deleted; the next commit tells."""
+        tail = self._tails.pop(number, None)
+        if tail is not None:
+            self._point_count -= tail.points.count
+        self._gone_tails.add(number)
+        self._deleted.add(number)
+        void = [part for part in self._new_parts if part.run == number]
+        for part in void:  # No commit has named them yet.
+            self._new_parts.remove(part)
+            (part_folder(self._home, number) / part.name).unlink(missing_ok=True)
+
     def _commit(self) -> None:
         touched = {each.state.number for each in self._folded if each.state is not None}
         if not self._folded and self._place is None:
@@ -189,20 +204,39 @@ class Projector:
             for number in sorted(touched):
                 self._database.save_run(self._folding.states[number])
             for folded in self._folded:
-                for letter in folded.dead_letters:
-                    self._database.add_dead_letter(letter)
-                for missing in folded.missing:
-                    self._database.add_gap(missing)
+                self._save_remarks(folded)
+            self._folding.artifacts.save()
+            gone = {n: self._database.remove_parts(n) for n in self._deleted}
             self._save_tails()
             if self._place is not None:
                 self._database.set_checkpoint(
                     Checkpoint(self._log.log_id.hex(), self._offset, *self._place)
                 )
+        self._folding.artifacts.settle()
+        self._delete_parts(gone)
         grown = {part.run for part in self._new_parts}
         ended = {n for n in touched if not self._folding.states[n].active}
         self._new_parts.clear()
         self._folded.clear()
         self._tidy(grown | ended)
+
+    def _save_remarks(self, folded: Folded) -> None:
+        if folded.editor is not None:
+            self._database.save_editor(folded.editor)
+        for letter in folded.dead_letters:
+            self._database.add_dead_letter(letter)
+        for missing in folded.missing:
+            self._database.add_gap(missing)
+
+    def _delete_parts(self, gone: dict[int, list[str]]) -> None:
+        """Delete the files of deleted runs, but what was written since."""
+        self._deleted.clear()
+        kept = {(part.run, part.name) for part in self._new_parts}
+        for number, names in gone.items():
+            for name in names:
+                if (number, name) not in kept:
+                    path = part_folder(self._home, number) / name
+                    path.unlink(missing_ok=True)
 
     def _save_tails(self) -> None:
         for part in self._new_parts:
@@ -278,6 +312,8 @@ class Projector:
             if isinstance(item, StoredFrame):
                 number = self._folding.run_of(item.frame.writer)
                 tail = None if number is None else self._tails.get(number)
+                if self._folding.is_dismissed(item.frame.writer):
+                    continue
                 if tail is not None and item.frame.offset >= tail.first:
                     self._restore(tail, item)
 

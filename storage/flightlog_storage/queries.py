@@ -1,4 +1,4 @@
-"""Queries: the statements in queries.sql by name."""
+"""Queries: the statements in the .sql files by name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,5 +19,7 @@ def _parse(text: str) -> Mapping[str, str]:
     return MappingProxyType({name.strip(): body.strip() for name, body in named})
 
 
-QUERIES = _parse(_read("queries.sql"))
-SCHEMA = _read("schema.sql")
+_PARTS = ("", "artifact_", "asset_")
+
+QUERIES = _parse("".join(_read(f"{part}queries.sql") for part in _PARTS))
+SCHEMA = "".join(_read(f"{part}schema.sql") for part in _PARTS)

@@ -1,4 +1,4 @@
--- The statements of database.py and run_tables.py, by name.
+-- The statements of database.py, run_tables.py and run_values.py, by name.
 
 -- name: tables
 SELECT count(*) FROM sqlite_schema
@@ -13,15 +13,32 @@ INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?, ?)
 -- name: run_by_name
 SELECT * FROM runs WHERE entity = ? AND project = ? AND id = ?
 
--- name: run_by_number
-SELECT * FROM runs WHERE number = ?
+-- name: number_of_run
+SELECT number FROM runs WHERE entity = ? AND project = ? AND id = ?
+
+-- name: runs_by_number
+SELECT * FROM runs WHERE number IN (SELECT value FROM json_each(?))
 
 -- name: runs
 SELECT state, number, entity, project, id, name, run_group, job_type, created_at,
     updated_at, last_step, row_count, lost_count
 FROM runs
-WHERE (:entity IS NULL OR entity = :entity) AND (:project IS NULL OR project = :project)
+WHERE NOT deleted AND (:entity IS NULL OR entity = :entity) AND (:project IS NULL OR project = :project)
 ORDER BY created_at, number
+
+-- name: is_active
+SELECT 1 FROM runs
+WHERE entity = ? AND project = ? AND id = ? AND NOT deleted
+    AND state IN ('running', 'preempting')
+
+-- name: editor
+SELECT writer, run, next_sequence FROM editors WHERE writer = ?
+
+-- name: save_editor
+INSERT OR REPLACE INTO editors VALUES (?, ?, ?)
+
+-- name: editors_of_run
+SELECT writer FROM editors WHERE run = ?
 
 -- name: run_of_writer
 SELECT run FROM writers WHERE writer = ?
@@ -30,7 +47,8 @@ SELECT run FROM writers WHERE writer = ?
 INSERT INTO runs VALUES (
     :number, :entity, :project, :id, :name, :notes, :group, :job_type, :metadata,
     :state, :exit_code, :signal, :created_at, :updated_at, :last_step, :last_time,
-    :row_count, :lost_count, :session, :preemption_announced
+    :row_count, :lost_count, :session, :preemption_announced, :description, :deleted,
+    :carried, :shown_name, :host, :git_commit
 )
 ON CONFLICT (number) DO UPDATE SET
     name = excluded.name, notes = excluded.notes, run_group = excluded.run_group,
@@ -39,48 +57,84 @@ ON CONFLICT (number) DO UPDATE SET
     created_at = excluded.created_at, updated_at = excluded.updated_at,
     last_step = excluded.last_step, last_time = excluded.last_time,
     row_count = excluded.row_count, lost_count = excluded.lost_count,
-    session = excluded.session, preemption_announced = excluded.preemption_announced
+    session = excluded.session, preemption_announced = excluded.preemption_announced,
+    description = excluded.description, deleted = excluded.deleted,
+    carried = excluded.carried,
+    shown_name = excluded.shown_name, host = excluded.host,
+    git_commit = excluded.git_commit
 
 -- name: writers
-SELECT writer, rank, status, forked, resumed, host, pid, exit_code, signal,
-    next_sequence, started_at, session
-FROM writers WHERE run = ? ORDER BY ordinal
+SELECT run, writer, rank, status, forked, resumed, host, pid, exit_code, signal,
+    next_sequence, started_at, session, storing
+FROM writers WHERE run IN (SELECT value FROM json_each(?)) ORDER BY ordinal
 
 -- name: save_writer
 INSERT INTO writers (
     writer, run, rank, status, forked, host, pid, exit_code, signal, next_sequence,
-    started_at, session, resumed
+    started_at, session, resumed, storing
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (writer) DO UPDATE SET
     run = excluded.run, rank = excluded.rank, status = excluded.status,
     forked = excluded.forked, host = excluded.host, pid = excluded.pid,
     exit_code = excluded.exit_code, signal = excluded.signal,
     next_sequence = excluded.next_sequence, started_at = excluded.started_at,
-    session = excluded.session, resumed = excluded.resumed
+    session = excluded.session, resumed = excluded.resumed,
+    storing = excluded.storing
 
 -- name: config
-SELECT key, value FROM config WHERE run = ? ORDER BY ordinal
+SELECT run, packed FROM config WHERE run IN (SELECT value FROM json_each(?))
+
+-- name: config_of
+SELECT packed FROM config WHERE run = ?
 
 -- name: save_config
-INSERT INTO config (run, key, value) VALUES (?, ?, ?)
-ON CONFLICT (run, key) DO UPDATE SET value = excluded.value
+INSERT OR REPLACE INTO config VALUES (?, ?)
 
--- name: remove_config
-DELETE FROM config WHERE run = ? AND key = ?
+-- name: clear_config
+DELETE FROM config WHERE run = ?
 
 -- name: summary
-SELECT key, value FROM summary WHERE run = ? ORDER BY ordinal
+SELECT run, packed FROM summary WHERE run IN (SELECT value FROM json_each(?))
+
+-- name: summary_of
+SELECT packed FROM summary WHERE run = ?
 
 -- name: save_summary
-INSERT INTO summary (run, key, value) VALUES (?, ?, ?)
-ON CONFLICT (run, key) DO UPDATE SET value = excluded.value
+INSERT OR REPLACE INTO summary VALUES (?, ?)
 
--- name: remove_summary
-DELETE FROM summary WHERE run = ? AND key = ?
+-- name: clear_summary
+DELETE FROM summary WHERE run = ?
+
+-- name: single_values
+SELECT run, key, value FROM single_values
+WHERE scope = ? AND run IN (SELECT value FROM json_each(?)) ORDER BY ordinal
+
+-- name: single_value
+SELECT value FROM single_values WHERE run = ? AND scope = ? AND key = ?
+
+-- name: save_single_value
+INSERT INTO single_values (run, scope, key, value) VALUES (?, ?, ?, ?)
+ON CONFLICT (run, scope, key) DO UPDATE SET value = excluded.value
+
+-- name: remove_single_value
+DELETE FROM single_values WHERE run = ? AND scope = ? AND key = ?
+
+-- name: clear_single_values
+DELETE FROM single_values WHERE run = ?
+
+-- name: system
+SELECT run, metrics FROM system WHERE run IN (SELECT value FROM json_each(?))
+
+-- name: save_system
+INSERT OR REPLACE INTO system VALUES (?, ?)
+
+-- name: clear_system
+DELETE FROM system WHERE run = ?
 
 -- name: tags
-SELECT tag FROM tags WHERE run = ? ORDER BY ordinal
+SELECT run, tag FROM tags
+WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, ordinal
 
 -- name: clear_tags
 DELETE FROM tags WHERE run = ?
@@ -88,9 +142,28 @@ DELETE FROM tags WHERE run = ?
 -- name: save_tag
 INSERT INTO tags VALUES (?, ?, ?)
 
+-- name: save_fact
+INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: is_logged
+SELECT 1 FROM facts WHERE scope = 3 AND path = ? AND run = ?
+
+-- name: clear_logged
+WITH RECURSIVE keys (path) AS (
+    SELECT min(path) FROM facts WHERE scope = 3
+    UNION ALL
+    SELECT (SELECT min(path) FROM facts WHERE scope = 3 AND path > keys.path)
+    FROM keys WHERE keys.path IS NOT NULL
+)
+DELETE FROM facts WHERE scope = 3 AND path IN (SELECT path FROM keys) AND run = ?
+
+-- name: remove_fact
+DELETE FROM facts
+WHERE scope = ? AND path = ? AND run = ? AND split = ? AND place = ?
+
 -- name: metrics
-SELECT name, step_metric, step_sync, hidden, summary, goal
-FROM metrics WHERE run = ? ORDER BY ordinal
+SELECT run, name, step_metric, step_sync, hidden, summary, goal
+FROM metrics WHERE run IN (SELECT value FROM json_each(?)) ORDER BY ordinal
 
 -- name: save_metric
 INSERT INTO metrics (run, name, step_metric, step_sync, hidden, summary, goal)
@@ -99,14 +172,22 @@ ON CONFLICT (run, name) DO UPDATE SET
     step_metric = excluded.step_metric, step_sync = excluded.step_sync,
     hidden = excluded.hidden, summary = excluded.summary, goal = excluded.goal
 
+-- name: clear_metrics
+DELETE FROM metrics WHERE run = ?
+
+-- name: clear_aggregates
+DELETE FROM aggregates WHERE run = ?
+
 -- name: aggregates
-SELECT path, numbers FROM aggregates WHERE run = ?
+SELECT run, path, numbers FROM aggregates
+WHERE run IN (SELECT value FROM json_each(?))
 
 -- name: save_aggregate
 INSERT OR REPLACE INTO aggregates VALUES (?, ?, ?)
 
 -- name: alerts
-SELECT time, title, text, level FROM alerts WHERE run = ? ORDER BY ordinal
+SELECT run, time, title, text, level FROM alerts
+WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, ordinal
 
 -- name: clear_alerts
 DELETE FROM alerts WHERE run = ?
@@ -126,6 +207,9 @@ FROM parts ORDER BY run, first_offset, name
 
 -- name: save_part
 INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: remove_parts
+DELETE FROM parts WHERE run = ?
 
 -- name: remove_part
 DELETE FROM parts WHERE run = ? AND name = ?

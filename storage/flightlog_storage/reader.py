@@ -6,13 +6,14 @@ answer how far the materializer is, whether any daemon runs, or whether this is 
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from json import JSONDecodeError
 from pathlib import Path
 from typing import TypeVar
 
+from flightlog_storage.catalog import Catalog
 from flightlog_storage.cells import History
 from flightlog_storage.checkpoint import Checkpoint
 from flightlog_storage.codec import run_of
@@ -23,16 +24,20 @@ from flightlog_storage.folding import Folded, Folding
 from flightlog_storage.frame import Frame
 from flightlog_storage.history import Query, read_history
 from flightlog_storage.home import Home
-from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
-from flightlog_storage.points import Points
+from flightlog_storage.logreader import AllBut, LogPosition, LogReader, StoredFrame
+from flightlog_storage.open_history import OpenHistory
+from flightlog_storage.points import Points, Stream
 from flightlog_storage.projector import part_folder
 from flightlog_storage.rows import decode
+from flightlog_storage.run_pages import RunPage, read_page, read_states
+from flightlog_storage.run_query import RunQuery, Window
 from flightlog_storage.runstate import RunState
+from flightlog_storage.sampled import read_sample
 from flightlog_storage.segment import Damage
 from flightlog_storage.spool import SpoolOwner, read_owner
 from flightlog_storage.spool_reader import Cut, SpoolReader
 
-__all__ = ("HomeReader", "RunKeyParts")
+__all__ = ("HomeReader", "RunKeyParts", "is_recorded")
 
 RunKeyParts = tuple[str, str, str]  # Entity, project, id.
 _NOWHERE = 1 << 62  # The offset of what is not in the log yet.
@@ -54,29 +59,38 @@ class _Found:
     points: Points = field(default_factory=Points)
 
 
-class _Wanted:
-    """Whose frames to read: learns which writers log into other runs."""
+class _Gathered:
+    """The points of a run's stream that are read from the log and from spools."""
 
-    def __init__(self) -> None:
-        self.others: set[WriterId] = set()
+    def __init__(self, stream: Stream | None) -> None:
+        self._stream = stream
+        self.has_parts = stream is not None
+        self.points = Points()
 
-    def __contains__(self, writer: object) -> bool:
-        return writer not in self.others
+    def add(self, folded: Folded) -> None:
+        if folded.is_reset:  # The run was deleted: what was there before is void.
+            self.points, self.has_parts = Points(), False
+        if self._stream is not None and self._stream.holds(folded.rank):
+            for rows in folded.rows:
+                self.points.add(rows, folded.rank)
 
 
 class HomeReader:
-    """Reads one home; holds nothing open between calls."""
+    """Reads one home; holds nothing open between calls.
 
-    def __init__(self, home: Home) -> None:
+    Damage costs what is damaged, and no more. But a strict reader refuses then: for who
+    deletes what nothing names, all has to be read.
+    """
+
+    def __init__(self, home: Home, *, is_strict: bool = False) -> None:
         self._home = home
+        self._is_strict = is_strict
         self._log = LogReader(home.log)
         self._is_state_damaged = False
 
     def state(self, key: RunKeyParts) -> RunState | None:
         """Return a run's state, or None if there is no such run."""
-        found = self._attempt(
-            lambda last: self._find(key, with_points=False, is_last=last)
-        )
+        found = self._attempt(lambda last: self._find(key, None, is_last=last))
         return None if found is None else found.state
 
     def history(self, key: RunKeyParts, query: Query) -> History | None:
@@ -87,12 +101,52 @@ class HomeReader:
         """
 
         def read(is_last: bool) -> History | None:
-            found = self._find(key, with_points=True, is_last=is_last)
+            found = self._find(key, query.stream, is_last=is_last)
             if found is None:
                 return None
             return read_history(found.parts, found.points, query)
 
         return self._attempt(read)
+
+    def sample(
+        self,
+        key: RunKeyParts,
+        query: Query,
+        samples: int,
+        extremes_of: Sequence[str] | None = None,
+    ) -> History | None:
+        """Return some rows of a run's history, or None without such a run.
+
+        They are evenly spaced or, given keys, those that show each key's extremes.
+
+        Raises:
+            CorruptData: A part is damaged.
+        """
+
+        def read(is_last: bool) -> History | None:
+            found = self._find(key, query.stream, is_last=is_last)
+            if found is None:
+                return None
+            return read_sample(found.parts, found.points, query, samples, extremes_of)
+
+        return self._attempt(read)
+
+    def open_history(self, key: RunKeyParts) -> OpenHistory | None:
+        """Return a run's history, to be read point by point; None without such a run.
+
+        Raises:
+            CorruptData: A part is damaged.
+        """
+
+        def open_parts(is_last: bool) -> OpenHistory | None:
+            found = self._find(key, Stream.DEFAULT, is_last=is_last)
+            return None if found is None else OpenHistory(found.parts, found.points)
+
+        return self._attempt(open_parts)
+
+    def states(self) -> list[RunState]:
+        """Return the states of all runs, oldest first, as of one moment."""
+        return self._attempt(lambda last: self._states(is_last=last))
 
     def runs(
         self, entity: str | None = None, project: str | None = None
@@ -100,57 +154,133 @@ class HomeReader:
         """Return the runs, oldest first."""
         return self._attempt(lambda last: self._runs(entity, project, is_last=last))
 
+    def page(self, query: RunQuery, window: Window, states: int = 0) -> RunPage:
+        """Return some of the runs that a query finds, in its order.
+
+        With it come the states of so many of the first.
+
+        Raises:
+            TimeoutError: $regex took too long.
+        """
+
+        def read(is_last: bool) -> RunPage:
+            with self._folded(is_last=is_last) as (database, folding):
+                return read_page(database, folding.states, query, window, states)
+
+        return self._attempt(read)
+
+    def states_of(self, keys: Sequence[RunKeyParts]) -> list[RunState]:
+        """Return the states of these runs, in their order, but for those not there."""
+
+        def read(is_last: bool) -> list[RunState]:
+            with self._folded(is_last=is_last) as (database, folding):
+                return read_states(database, folding.states, keys)
+
+        return self._attempt(read)
+
     def _runs(
         self, entity: str | None, project: str | None, *, is_last: bool
     ) -> list[RunRow]:
-        spools = self._spools(None)
-        with self._database() as database:
-            folding = Folding(database)
-            for item in self._unfolded(database.checkpoint()):
-                _fold(folding, item)
-            self._fold_spools(folding, spools, Points(), is_last=is_last)
+        with self._folded(is_last=is_last) as (database, folding):
             rows = {row.number: row for row in database.find_runs(entity, project)}
             for number, state in folding.states.items():
+                rows.pop(number, None)
+                if state.deleted:
+                    continue
                 if entity in (None, state.entity) and project in (None, state.project):
                     rows[number] = _row(state)
         return sorted(rows.values(), key=lambda row: (row.created_at, row.number))
 
+    def _states(self, *, is_last: bool) -> list[RunState]:
+        with self._folded(is_last=is_last) as (database, folding):
+            states = dict(folding.states)
+            numbers = [row.number for row in database.find_runs()]
+            for state in database.load_runs([n for n in numbers if n not in states]):
+                states[state.number] = state
+        present = [state for state in states.values() if not state.deleted]
+        return sorted(present, key=lambda state: (state.created_at, state.number))
+
+    def catalog(self, read: Callable[[Catalog], _Result]) -> _Result:
+        """Return what `read` finds in the artifacts of the home, as of one moment.
+
+        The catalog is of no use after that.
+        """
+
+        return self.look(lambda _, folding: read(folding.artifacts))
+
+    def look(self, read: Callable[[Database, Folding], _Result]) -> _Result:
+        """Return what `read` finds in what is saved and what is folded on top of it.
+
+        Both are of one moment, and of no use after that.
+
+        Raises:
+            HomeUnusable, CorruptData: Something cannot be read, and this is strict.
+        """
+
+        def attempt(is_last: bool) -> _Result:
+            with self._folded(is_last=is_last) as (database, folding):
+                return read(database, folding)
+
+        return self._attempt(attempt)
+
+    @contextmanager
+    def _folded(self, *, is_last: bool) -> Iterator[tuple[Database, Folding]]:
+        """Give the database, and on top of it the states of runs that have moved on."""
+        spools = self._spools(None)
+        with self._database() as database:
+            folding = Folding(database)
+            for item in self._unfolded(database.checkpoint()):
+                _fold(folding, item, is_strict=self._is_strict)
+            self._fold_spools(folding, spools, _Gathered(None), is_last=is_last)
+            yield database, folding
+
     def _find(
-        self, key: RunKeyParts, *, with_points: bool, is_last: bool
+        self, key: RunKeyParts, stream: Stream | None, *, is_last: bool
     ) -> _Found | None:
+        """Return a run, with its points of one stream or with none."""
         spools = self._spools(key)
         with self._database() as database:
             folding = Folding(database)
             state = folding.load(*key)
-            wanted = _Wanted()
-            points = Points()
-            if state is not None and with_points:
-                self._read_tail(database, folding, state, points)
+            wanted = AllBut()
+            gathered = _Gathered(stream)
+            if state is not None and stream is not None:
+                writers = (
+                    database.editors_of(state.number)
+                    if stream is Stream.SYSTEM
+                    else state.writers
+                )
+                self._read_tail(database, folding, state.number, writers, gathered)
             for item in self._unfolded(database.checkpoint(), wanted):
                 if isinstance(item, StoredFrame) and not _is_of(folding, item, key):
                     wanted.others.add(item.frame.writer)
                     continue
-                folded = _fold(folding, item)
-                for rows in folded.rows if with_points else ():
-                    points.add(rows, folded.rank)
-            self._fold_spools(folding, spools, points, is_last=is_last)
+                gathered.add(_fold(folding, item))
+            self._fold_spools(folding, spools, gathered, is_last=is_last)
             state = folding.load(*key)
-            if state is None:
+            if state is None or state.deleted:
                 return None
-            parts = database.parts(state.number) if with_points else []
+            parts = database.parts(state.number) if gathered.has_parts else []
             folder = part_folder(self._home, state.number)
-            return _Found(state, [folder / part.name for part in parts], points)
+            paths = [folder / part.name for part in parts]
+            return _Found(state, paths, gathered.points)
 
     def _read_tail(
-        self, database: Database, folding: Folding, state: RunState, points: Points
+        self,
+        database: Database,
+        folding: Folding,
+        number: int,
+        writers: Iterable[WriterId],
+        gathered: _Gathered,
     ) -> None:
-        """Read the points that are folded already and in no part."""
-        tail = database.tail(state.number)
+        """Read the points of these writers that are folded already and in no part."""
+        tail = database.tail(number)
         if tail is None:
             return
         start = LogPosition(tail.segment_first_offset, tail.position)
         end = _place(database.checkpoint())
-        for item in self._log.read(start, end, writers=frozenset(state.writers)):
+        heard = frozenset(w for w in writers if not folding.is_dismissed(w))
+        for item in self._log.read(start, end, writers=heard):
             if not isinstance(item, StoredFrame):
                 continue
             try:
@@ -160,7 +290,7 @@ class HomeReader:
             rank = folding.rank_of(item.frame.writer)
             for _, rows in decode(payload, item.frame.count):
                 if isinstance(rows, Rows):
-                    points.add(rows, rank)
+                    gathered.points.add(rows, rank)
 
     def _spools(self, key: RunKeyParts | None) -> list[tuple[Path, SpoolOwner]]:
         """Return the spools of a run, or of all, with their owners.
@@ -172,13 +302,15 @@ class HomeReader:
             owner = read_owner(folder)
             if owner is not None and key in (None, owner.run[:3]):
                 found.append((folder, owner))
+            elif owner is None and self._is_strict and folder.exists():
+                raise HomeUnusable(folder, "does not say whose spool it is")
         return found
 
     def _fold_spools(
         self,
         folding: Folding,
         spools: list[tuple[Path, SpoolOwner]],
-        points: Points,
+        gathered: _Gathered,
         *,
         is_last: bool,
     ) -> None:
@@ -187,6 +319,7 @@ class HomeReader:
         Raises:
             _Moved: Some of it was recorded meanwhile. But what is missing the last time
                 is not in the log either: then it is lost, and the rest is read.
+            HomeUnusable: A spool is damaged, and this is strict.
         """
         daemon = self._home.daemon()
         is_served = daemon is not None and daemon.process.is_alive()
@@ -194,35 +327,68 @@ class HomeReader:
             offset = _NOWHERE + index  # Also the number of a run that begins there.
             writer = WriterId(owner.writer)
             expected = folding.next_sequence(writer)
-            for cut in _unrecorded(folder, expected, is_last=is_last):
+            for cut in self._unrecorded(folder, expected, is_last=is_last):
                 frame = Frame(
                     len(cut.payload), 0, cut.count, writer, cut.sequence, offset
                 )
-                folded = folding.fold(frame, cut.payload)
-                for rows in folded.rows:
-                    points.add(rows, folded.rank)
+                gathered.add(folding.fold(frame, cut.payload))
             if not (folder / "lock").exists() and not is_last:
                 raise _Moved
             # The daemon tells of the dead, and knows more; without one, we do.
             if not is_served and not owner.process.is_alive():
                 folding.lose(writer)
 
+    def _unrecorded(
+        self, folder: Path, expected: int, *, is_last: bool
+    ) -> Iterator[Cut]:
+        """Yield what a spool holds from a sequence on."""
+        try:
+            spool = SpoolReader(folder, is_onlooker=True)
+        except OSError:
+            if self._is_strict:
+                raise
+            return  # The daemon says so; the rest of the run can be read.
+        try:
+            if spool.seek(expected) > expected and not is_last:
+                raise _Moved
+            while cut := spool.cut():
+                yield cut
+            if spool.is_overtaken and not is_last:
+                raise _Moved
+            if self._is_strict and spool.damage is not None:
+                raise HomeUnusable(folder, spool.damage)
+        finally:
+            spool.close()
+
     def _unfolded(
-        self, checkpoint: Checkpoint, wanted: _Wanted | None = None
+        self, checkpoint: Checkpoint, wanted: AllBut | None = None
     ) -> Iterator[StoredFrame | Damage]:
+        if not self._home.log.is_dir():
+            return iter(())
         return self._log.read(_place(checkpoint), None, wanted)
 
     def _attempt(self, read: Callable[[bool], _Result]) -> _Result:
-        """Read until nothing moved meanwhile; `read` is told which time is the last."""
+        """Read until nothing moved meanwhile; `read` is told which time is the last.
+
+        Raises:
+            HomeUnusable: What was folded is there, the log it came from is not.
+        """
+        if not self._home.log.is_dir() and self._home.state.exists():
+            why = "is gone, though what was folded from it is there: flightlog verify"
+            raise HomeUnusable(self._home.log, why)
         for attempt in range(ATTEMPTS_MAX):
             is_last = attempt == ATTEMPTS_MAX - 1
             try:
-                return read(is_last)
-            except (FileNotFoundError, _Moved):
+                # A strict reader gives nothing up, also not in the end.
+                return read(is_last and not self._is_strict)
+            except (FileNotFoundError, _Moved) as error:
+                if is_last and self._is_strict:
+                    why = "changes all the time: try again"
+                    raise HomeUnusable(self._home.root, why) from error
                 if is_last:
                     raise
             except (sqlite3.DatabaseError, JSONDecodeError) as error:
-                if is_last or not _is_damage(error):
+                if is_last or self._is_strict or not _is_damage(error):
                     raise
                 self._is_state_damaged = True  # The log has it all.
         raise AssertionError("unreachable")
@@ -234,13 +400,23 @@ class HomeReader:
                 raise HomeUnusable(self._home.state, "is damaged")
             database = Database.open_reader(self._home.state)
         except HomeUnusable:
+            if self._is_strict:
+                raise
             database = Database.empty()  # Not made yet, or damaged: the log has it all.
         with database, database.snapshot():
-            if database.checkpoint().log_id not in ("", self._log.log_id.hex()):
+            log_id = database.checkpoint().log_id
+            if log_id and log_id != self._log.log_id.hex():
+                if self._is_strict:
+                    raise HomeUnusable(self._home.state, "was folded from another log")
                 with Database.empty() as empty, empty.snapshot():
                     yield empty
                 return
             yield database
+
+
+def is_recorded(state: RunState) -> bool:
+    """Whether the log has the run's start, which else is still in a spool."""
+    return state.number < _NOWHERE
 
 
 def _is_damage(error: Exception) -> bool:
@@ -248,30 +424,17 @@ def _is_damage(error: Exception) -> bool:
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _unrecorded(folder: Path, expected: int, *, is_last: bool) -> Iterator[Cut]:
-    """Yield what a spool holds from a sequence on."""
-    try:
-        spool = SpoolReader(folder, is_onlooker=True)
-    except OSError:
-        return  # Unreadable: the daemon says so; the rest of the run can be read.
-    try:
-        if spool.seek(expected) > expected and not is_last:
-            raise _Moved
-        while cut := spool.cut():
-            yield cut
-        if spool.is_overtaken and not is_last:
-            raise _Moved
-    finally:
-        spool.close()
-
-
-def _fold(folding: Folding, item: StoredFrame | Damage) -> Folded:
-    if isinstance(item, Damage):
-        return folding.fold_damage(item)
-    try:
-        return folding.fold(item.frame, item.payload())
-    except CorruptData:
-        return folding.fold_damage(item.damage())
+def _fold(
+    folding: Folding, item: StoredFrame | Damage, *, is_strict: bool = False
+) -> Folded:
+    if not isinstance(item, Damage):
+        try:
+            return folding.fold(item.frame, item.payload())
+        except CorruptData:
+            item = item.damage()
+    if is_strict:
+        raise CorruptData(item.segment, item.position, item.why)
+    return folding.fold_damage(item)
 
 
 def _is_of(folding: Folding, item: StoredFrame, key: RunKeyParts) -> bool:

@@ -47,7 +47,7 @@ def decode(
         stream = unpacker(payload)
         shapes = read_definitions(stream)
     except (MalformedEvent, msgpack.BufferFull) as error:
-        yield 0, Malformed(str(error) or repr(error), payload)
+        yield 0, Malformed(str(error) or repr(error), payload, count)
         return
     yield from _Decoder(payload, count, stream, _Builder(shapes)).items()
 
@@ -82,7 +82,7 @@ class _Decoder:
         if not self._broken and self._stream.tell() < len(self._payload):
             rest = self._payload[self._stream.tell() :]
             reason = f"{len(rest)} bytes after the last event"
-            yield max(self._count - 1, 0), Malformed(reason, rest)
+            yield max(self._count - 1, 0), Malformed(reason, rest, 0)
 
     def _take(self) -> Event | Unknown | Malformed | None:
         """Return the next event, or None when it was a row or a stretch of rows."""
@@ -113,7 +113,7 @@ class _Decoder:
         self._count = self._index
         self._broken = True
         reason = f"the last {left} events cannot be read: {error!r}"
-        return Malformed(reason, self._payload[start:])
+        return Malformed(reason, self._payload[start:], left)
 
     def _follow(self, start: int, shape: int) -> None:
         """Take the rows that have the form of the one at `start`, if they are many."""
@@ -192,6 +192,9 @@ class _Builder:
         self._columns: dict[Path, _Column] = {}
         # The columns of each shape's keys.
         self._columns_by_shape: dict[int, list[_Column]] = {}
+        # Those with points, in order of the first one; shapes whose columns all are.
+        self._filled: dict[_Column, None] = {}
+        self._settled: set[int] = set()
 
     @property
     def count(self) -> int:
@@ -199,8 +202,7 @@ class _Builder:
 
     def finish(self) -> Rows:
         """Return the rows so far; the next ones start anew."""
-        columns = self._columns.values()
-        series = tuple(column.series() for column in columns if column.values)
+        series = tuple(column.series() for column in self._filled)
         rows = Rows(self._steps, self._time, series)
         self._start()
         return rows
@@ -213,13 +215,20 @@ class _Builder:
         """
         columns = self._check(row)
         points: list[_Point] = []
+        is_settled = row[0] in self._settled
         for column, value in zip(columns, islice(row, 3, None), strict=True):
             if type(value) is float:
                 points.append((column, value, 0, None))
             elif type(value) is dict:
                 points.extend(self._points(column.path, value))
+                is_settled = False
             else:
                 points.append((column, *scalar(value)))
+        if not is_settled:
+            found = dict.fromkeys(column for column, *_ in points)
+            self._filled.update(found)
+            if found.keys() == {*columns}:
+                self._settled.add(row[0])
         step = row[1]
         time = round(row[2] * 1e6)
         for column, number, kind, text in points:

@@ -1,7 +1,8 @@
 -- The tables of state.db. All of it is derived from the event log: it may be deleted.
 
 -- One row a run: what is a single value of its state. number is the offset of the
--- event that created the run; metadata is JSON.
+-- event that created the run; metadata is JSON. shown_name, host and git_commit follow
+-- from the rest and are there to be filtered by. Of a carried run nothing is done.
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY,
     entity TEXT NOT NULL,
@@ -23,8 +24,18 @@ CREATE TABLE runs (
     lost_count INTEGER NOT NULL,
     session INTEGER NOT NULL,
     preemption_announced INTEGER NOT NULL,
+    description TEXT,
+    deleted INTEGER NOT NULL,
+    carried INTEGER NOT NULL,
+    shown_name TEXT NOT NULL,
+    host TEXT,
+    git_commit TEXT,
     UNIQUE (entity, project, id)
 ) STRICT;
+-- All that a page of a project's runs is mostly found and sorted by.
+CREATE INDEX runs_in_order ON runs (
+    entity, project, deleted, created_at, id, state
+);
 
 -- One row a writer, in the order in which they started.
 CREATE TABLE writers (
@@ -41,26 +52,47 @@ CREATE TABLE writers (
     next_sequence INTEGER,
     started_at REAL NOT NULL,
     session INTEGER NOT NULL,
-    resumed INTEGER NOT NULL
+    resumed INTEGER NOT NULL,
+    storing INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX writers_of_run ON writers (run);
 
--- One row a config key; value is JSON, with NaN and Infinity as tokens.
-CREATE TABLE config (
-    ordinal INTEGER PRIMARY KEY,
+-- One row an editor: a writer that changed a run without being a process of it.
+CREATE TABLE editors (
+    writer BLOB PRIMARY KEY,
     run INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    value TEXT NOT NULL,
-    UNIQUE (run, key)
+    next_sequence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX editors_of_run ON editors (run);
+
+-- One row a run with a config: a map in msgpack; see run_values.py. NULL: it is too
+-- large to be written anew for each change, and has its keys in single_values.
+CREATE TABLE config (
+    run INTEGER PRIMARY KEY,
+    packed BLOB
 ) STRICT;
 
--- One row a top-level summary key; value as in config.
+-- One row a run with a summary; packed as in config.
 CREATE TABLE summary (
+    run INTEGER PRIMARY KEY,
+    packed BLOB
+) STRICT;
+
+-- One row a top-level key of a config or summary (scope 0, 1) that is too large for one
+-- map; key is the bytes of its text, value in msgpack as in the maps.
+CREATE TABLE single_values (
     ordinal INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    value TEXT NOT NULL,
-    UNIQUE (run, key)
+    scope INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL,
+    UNIQUE (run, scope, key)
+) STRICT;
+
+-- One row a run with system metrics: a JSON object of the latest value of each.
+CREATE TABLE system (
+    run INTEGER PRIMARY KEY,
+    metrics TEXT NOT NULL
 ) STRICT;
 
 -- One row a tag, in the user's order.
@@ -69,6 +101,21 @@ CREATE TABLE tags (
     ordinal INTEGER NOT NULL,
     tag TEXT NOT NULL,
     PRIMARY KEY (run, ordinal)
+) STRICT, WITHOUT ROWID;
+
+-- One row a value in config, summary or tags (scope 0, 1, 2), also inside dicts, an
+-- element of a list, or a key that was logged (scope 3): what filters look at. See
+-- facts.py; path is the bytes of its text.
+CREATE TABLE facts (
+    scope INTEGER NOT NULL,
+    path BLOB NOT NULL,
+    run INTEGER NOT NULL,
+    split TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    number ANY NOT NULL,
+    text BLOB NOT NULL,
+    PRIMARY KEY (scope, path, run, split, place)
 ) STRICT, WITHOUT ROWID;
 
 -- One row a metric's definition; summary is a JSON list.
@@ -85,7 +132,7 @@ CREATE TABLE metrics (
 ) STRICT;
 
 -- Running numbers of the metrics whose definition asks for them; path is a JSON list,
--- numbers the JSON list of count, total, minimum, maximum, first, last.
+-- numbers the JSON list of count, total, minimum, maximum, first, last, has_nan.
 CREATE TABLE aggregates (
     run INTEGER NOT NULL,
     path TEXT NOT NULL,

@@ -27,6 +27,7 @@ __all__ = (
     "is_owner_gone",
     "read_owner",
     "remove_spool",
+    "reserve_path",
     "write_owner",
 )
 
@@ -95,13 +96,17 @@ def remove_spool(folder: Path) -> None:
     """Delete a spool; `lock` goes last, so that half a spool is still one."""
     for chunk in chunks(folder):
         chunk_path(folder, chunk).unlink(missing_ok=True)
-    for path in (*folder.glob(".new-chunk"), folder / "owner", folder / "lock"):
-        path.unlink(missing_ok=True)
+    for name in (".new-chunk", "reserve", "owner", "lock"):
+        (folder / name).unlink(missing_ok=True)
     folder.rmdir()
 
 
 def chunk_path(folder: Path, number: int) -> Path:
     return folder / f"{number:010d}.chunk"
+
+
+def reserve_path(folder: Path) -> Path:
+    return folder / "reserve"
 
 
 def chunks(folder: Path) -> list[int]:

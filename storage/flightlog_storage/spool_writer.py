@@ -2,16 +2,18 @@
 
 import mmap
 import os
-import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flightlog_storage.buffers import PlainBuffer, allocate
 from flightlog_storage.codec import packer
 from flightlog_storage.event import WriterId
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import file_system_type
+from flightlog_storage.reserve import RESERVE_SIZE, make_reserve, note_in_reserve
 from flightlog_storage.spool import (
     CHUNK_HEADER,
     CHUNK_HEADER_SIZE,
@@ -20,6 +22,7 @@ from flightlog_storage.spool import (
     SpoolOwner,
     chunk_path,
     hold_spool,
+    reserve_path,
     write_owner,
 )
 
@@ -40,45 +43,6 @@ class Shape:
         self.last: bytes = b""
 
 
-class _PlainBuffer:
-    """A chunk behind pwrite, where a mapping could kill the process on a full disk.
-
-    A store commits by itself: between two steps of its own a signal handler may log.
-    """
-
-    def __init__(self, fd: int, size: int) -> None:
-        self._fd = fd
-        self._size = size
-        self._committed = CHUNK_HEADER_SIZE
-
-    def __setitem__(self, where: slice, data: bytes) -> None:
-        if where.stop > self._size:
-            raise IndexError("the chunk is full")
-        if where.stop - where.start != len(data):
-            raise ValueError("a signal handler has logged in between")
-        position = where.start
-        while data:
-            written = os.pwrite(self._fd, data, position)
-            position += written
-            data = data[written:]
-        self._commit(where.start, where.stop)
-
-    def _commit(self, start: int, end: int) -> None:
-        self._committed = max(self._committed, end)
-        committed = 0
-        try:
-            while committed != self._committed:  # A handler may have gone further.
-                committed = self._committed
-                os.pwrite(self._fd, committed.to_bytes(8, "little"), 0)
-        except OSError:
-            if self._committed == end:
-                self._committed = start
-            raise
-
-    def __del__(self) -> None:
-        os.close(self._fd)
-
-
 class SpoolWriter:
     """Appends events to a spool. The attributes are open for `Run.log`'s fast path.
 
@@ -94,6 +58,7 @@ class SpoolWriter:
     __slots__ = (
         "_deferred",
         "_folder",
+        "_is_noted",
         "_is_rolling",
         "_lock_fd",
         "_mappable",
@@ -130,6 +95,7 @@ class SpoolWriter:
         self.pending: bytes | None = None
         self._shape_count = 0
         self._is_rolling = False
+        self._is_noted = False
         self._deferred: list[Callable[[], object]] = []
         self.idle = False
         self.wake = wake
@@ -143,6 +109,7 @@ class SpoolWriter:
         self.chunk = 0
         self.data: Any = None
         self._open_chunk(first_sequence=1, need=0)
+        make_reserve(self._folder, self.writer)
         final = spool / owner.writer.hex()
         self._folder.rename(final)
         self._folder = final
@@ -167,8 +134,9 @@ class SpoolWriter:
             self.new_lock()
         self.pending = None
         self.idle = False
-        self.seal()
+        self._is_noted = False
         self.close()
+        self.seal()
 
     def put(self, event: bytes) -> None:
         """Append one event; when this returns no kill can lose it.
@@ -259,8 +227,14 @@ class SpoolWriter:
             self._is_rolling = True
             try:
                 self._open_chunk(first_sequence=0, need=need)
+            except OSError:
+                if self.is_open or self._lock_fd < 0:  # Or it is a child's no more.
+                    raise
+                self._open_reserve()
             finally:
                 self._is_rolling = False
+            if self._is_noted and not self.is_open:  # Sealed by a handler meanwhile.
+                self._open_reserve()
             while self._deferred:
                 append = self._deferred.pop(0)
                 try:
@@ -304,8 +278,31 @@ class SpoolWriter:
         self.pending = interrupted
         return True
 
+    def note(self, event: bytes) -> None:
+        """Keep an event for the end, in place of the last one noted; b"" for none.
+
+        It takes no room. `seal` appends it, and whoever adopts the spool of a writer
+        that was killed.
+        """
+        with self.lock:
+            if event or self._is_noted:
+                with suppress(OSError):  # The reserve is used up, or deleted.
+                    note_in_reserve(self._folder, self.writer, event)
+                    self._is_noted = bool(event)
+
+    def give_up_deferred(self) -> int:
+        """Forget what signal handlers logged and no roll had room for; count it."""
+        with self.lock:
+            if self._is_rolling or not self._deferred:
+                return 0
+            with suppress(OSError):
+                self.roll(0)
+            count = len(self._deferred)
+            self._deferred.clear()
+            return count
+
     def seal(self, last: bytes = b"") -> None:
-        """Append the last event, if any, and take no more rows.
+        """Append what is noted and the last event, if any, and take no more rows.
 
         Raises:
             OSError: The disk refuses the event; sealed it is all the same.
@@ -313,8 +310,20 @@ class SpoolWriter:
         with self.lock:
             self.is_open = False
             self.shapes = {}
+            if self._is_noted and not self._is_rolling:
+                self._open_reserve()
             if last:
-                self.put(last)
+                self._put_last(last)
+
+    def _put_last(self, event: bytes) -> None:
+        try:
+            self.put(event)
+        except OSError:
+            if self._is_rolling:  # It ends in a new chunk or in the reserve.
+                self._deferred.append(lambda: self.put(event))
+            else:
+                self._open_reserve()
+                self.put(event)
 
     def close(self) -> None:
         """Give the spool up: whoever finds it may take it over."""
@@ -325,7 +334,6 @@ class SpoolWriter:
     def _open_chunk(self, first_sequence: int, need: int) -> None:
         size = max(CHUNK_SIZE, CHUNK_HEADER_SIZE + need)
         number = self.chunk + 1
-        shapes: dict[tuple[str, ...], Shape] = {}
         new = self._folder / ".new-chunk"
         fd = os.open(new, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         header = CHUNK_HEADER.pack(
@@ -339,12 +347,34 @@ class SpoolWriter:
             os.close(fd)
             raise
         new.rename(chunk_path(self._folder, number))
+        self._go_on_in(number, size, data, committed)
+
+    def _open_reserve(self) -> None:
+        """Go on behind what is noted, in the room that is set aside for the end."""
+        reserve = reserve_path(self._folder)
+        number = self.chunk + 1
+        fd = os.open(reserve, os.O_RDWR | os.O_CLOEXEC)
+        data = PlainBuffer(fd, RESERVE_SIZE)
+        position = int.from_bytes(os.pread(fd, 8, 0), "little")
+        reserve.rename(chunk_path(self._folder, number))
+        self._is_noted = False
+        self._go_on_in(number, RESERVE_SIZE, data, [0], position)
+
+    def _go_on_in(
+        self,
+        number: int,
+        size: int,
+        data: Any,
+        committed: Any,
+        position: int = CHUNK_HEADER_SIZE,
+    ) -> None:
+        shapes: dict[tuple[str, ...], Shape] = {}
         # Kept until all is set: its end may run Python, and so a signal handler.
         old = self.data
         self.data = data
         self.committed = committed
         self._size = size
-        self.position = CHUNK_HEADER_SIZE
+        self.position = position
         self.shapes = shapes
         self._shape_count = 0
         self.chunk = number
@@ -353,7 +383,7 @@ class SpoolWriter:
     def _buffer(self, fd: int, size: int, header: bytes) -> tuple[Any, Any]:
         if self._mappable:
             try:
-                _allocate(fd, size)
+                allocate(fd, size)
                 mapping = mmap.mmap(fd, size)
             except OSError:
                 os.ftruncate(fd, 0)  # No space for a whole chunk: take what there is.
@@ -362,16 +392,4 @@ class SpoolWriter:
                 os.close(fd)
                 return mapping, memoryview(mapping)[:8].cast("Q")
         os.pwrite(fd, header, 0)
-        return _PlainBuffer(fd, size), [0]
-
-
-def _allocate(fd: int, size: int) -> None:
-    """Have the file system set `size` bytes aside, undisturbed by any timer.
-
-    An interrupted fallocate starts anew: with a fast timer it would never end.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        os.posix_fallocate(fd, 0, size)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return PlainBuffer(fd, size), [0]

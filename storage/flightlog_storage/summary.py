@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flightlog_storage.event import Kind, MetricDefined, Series
+from flightlog_storage.values import TOO_DEEP
 
 __all__ = (
     "NESTING_MAX",
@@ -29,7 +30,6 @@ __all__ = (
 )
 
 NESTING_MAX = 64  # Levels of a value; what lies deeper is replaced by TOO_DEEP.
-TOO_DEEP = "<nested too deeply>"
 
 FEW_POINTS = 16  # Up to so many, Python is faster than numpy.
 
@@ -89,7 +89,8 @@ class Aggregate:
     """Running numbers of one metric.
 
     They do not depend on how its points were grouped. Strings, nulls and JSON only
-    count as `last`; one NaN stays for good in all but `first` and `last`.
+    count as `last`. One NaN stays for good in what users of W&B know to be so, but is
+    never the best: `minimum` and `maximum` are those of the other numbers.
     """
 
     count: int = 0
@@ -98,6 +99,7 @@ class Aggregate:
     maximum: Any = None
     first: Any = None
     last: Any = None
+    has_nan: bool = False
 
     def add(self, series: Series) -> None:
         """Take in more points."""
@@ -107,7 +109,6 @@ class Aggregate:
             return
         if not self.count:
             self.first = value_at(series, int(indexes[0]))
-            self.minimum = self.maximum = self.first
         if len(series.values) > FEW_POINTS:
             self._add_many(series, np.asarray(indexes))
         else:
@@ -118,18 +119,24 @@ class Aggregate:
 
     def _add_many(self, series: Series, indexes: npt.NDArray[np.intp]) -> None:
         numbers = np.frombuffer(series.values, np.float64)[indexes]
-        self._widen(value_at(series, int(indexes[np.argmin(numbers)])))
-        self._widen(value_at(series, int(indexes[np.argmax(numbers)])))
+        known = indexes[~np.isnan(numbers)]
+        self.has_nan |= len(known) < len(indexes)
+        if len(known):
+            among = np.frombuffer(series.values, np.float64)[known]
+            self._widen(value_at(series, int(known[np.argmin(among)])))
+            self._widen(value_at(series, int(known[np.argmax(among)])))
         # Not np.sum: its rounding depends on how many numbers it gets at once.
         with np.errstate(over="ignore", invalid="ignore"):
             self.total = float(np.cumsum(np.append(self.total, numbers))[-1])
 
     def _widen(self, value: Any) -> None:
         number = _as_float(value)
-        # A NaN compares with nothing: it gets in, and then nothing replaces it.
-        if not number >= _as_float(self.minimum) and not _is_nan(self.minimum):
+        if math.isnan(number):
+            self.has_nan = True
+            return
+        if self.minimum is None or number < _as_float(self.minimum):
             self.minimum = value
-        if not number <= _as_float(self.maximum) and not _is_nan(self.maximum):
+        if self.maximum is None or number > _as_float(self.maximum):
             self.maximum = value
 
     def summarise(self, definition: Definition) -> dict[str, Any]:
@@ -139,11 +146,11 @@ class Aggregate:
         if self.count:
             best = self.maximum if definition.goal == "maximize" else self.minimum
             numbers = {
-                "min": self.minimum,
-                "max": self.maximum,
+                "min": math.nan if self.has_nan else self.minimum,
+                "max": math.nan if self.has_nan else self.maximum,
                 "mean": self.total / self.count,
                 "first": self.first,
-                "best": best,
+                "best": math.nan if best is None else best,
             }
             result |= {name: numbers[name] for name in wanted if name in numbers}
         return result
@@ -162,10 +169,6 @@ def _as_float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-def _is_nan(value: Any) -> bool:
-    return math.isnan(_as_float(value))
 
 
 def value_at(series: Series, index: int) -> Any:

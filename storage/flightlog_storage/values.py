@@ -9,11 +9,12 @@ from flightlog_storage.codec import DIGITS, unwrapped
 from flightlog_storage.errors import MalformedEvent
 from flightlog_storage.event import Kind
 
-__all__ = ("INT_EXACT_MAX", "Path", "integer", "leaves", "scalar")
+__all__ = ("INT_EXACT_MAX", "TOO_DEEP", "Path", "integer", "leaves", "scalar")
 
 INT_EXACT_MAX = 2**53  # A float64 holds every int up to here.
 NESTING_MAX = 32  # Dicts nested deeper are kept as JSON.
-JSON_NESTING_MAX = 256  # So that whoever reads it can parse it.
+JSON_NESTING_MAX = 256  # What lies deeper is cut: whoever reads it can parse it.
+TOO_DEEP = "<nested too deeply>"
 
 Path = tuple[str, ...]
 
@@ -79,16 +80,34 @@ def integer(value: int) -> tuple[float, Kind, str | None]:
 
 def _json(value: object) -> str:
     try:
-        text = json.dumps(
-            unwrapped(value), ensure_ascii=False, separators=(",", ":"), default=_text
-        )
-    except (TypeError, ValueError, RecursionError) as error:
-        raise MalformedEvent(f"not JSON: {error}") from error
+        text = _dump(value)
+    except RecursionError:
+        return _dump(_cut(value, JSON_NESTING_MAX))
     if text.count("[") + text.count("{") > JSON_NESTING_MAX and _is_nested(
         value, JSON_NESTING_MAX
     ):
-        raise MalformedEvent(f"nested more than {JSON_NESTING_MAX} deep")
+        return _dump(_cut(value, JSON_NESTING_MAX))
     return text
+
+
+def _dump(value: object) -> str:
+    try:
+        return json.dumps(
+            unwrapped(value), ensure_ascii=False, separators=(",", ":"), default=_text
+        )
+    except (TypeError, ValueError) as error:
+        raise MalformedEvent(f"not JSON: {error}") from error
+
+
+def _cut(value: object, depth: int) -> object:
+    """Return a value with TOO_DEEP for what lies deeper than `depth` levels."""
+    if not isinstance(value, dict | list):
+        return value
+    if depth == 0:
+        return TOO_DEEP
+    if isinstance(value, list):
+        return [_cut(inner, depth - 1) for inner in value]
+    return {key: _cut(inner, depth - 1) for key, inner in value.items()}
 
 
 def _is_nested(value: object, depth: int) -> bool:

@@ -86,6 +86,18 @@ def test_a_spool_being_made_is_left_alone(home: Home) -> None:
     adopter.close()
 
 
+def test_a_spool_that_was_made_while_it_was_looked_at_is_no_trouble(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f".new-{'0' * 32}"
+    adopter = Adopter(home)
+
+    adopter._try_to_look_at(name, home.spool / name)  # It has its own name now.
+
+    assert not caplog.records
+    adopter.close()
+
+
 def test_once_told_to_stop_it_does_not_wait_for_answers(home: Home) -> None:
     spool = open_spool(home, this_process())
     spool.close()

@@ -14,6 +14,7 @@ from flightlog_storage.home import Home
 from flightlog_storage.logreader import LogPosition
 from flightlogd import supervisor as module
 from flightlogd.supervisor import Supervisor
+from flightlogd.wakes import Durable, read_wakes
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def pid_of(supervisor: Supervisor, other_than: int | None = None) -> int:
 
 @pytest.mark.anyio
 async def test_one_that_was_killed_is_restarted(home: Home) -> None:
-    supervisor = Supervisor(home.root)
+    supervisor = Supervisor("materializer", "materialize", home.root)
     async with running(supervisor):
         first = await pid_of(supervisor)
         os.kill(first, signal.SIGKILL)
@@ -72,7 +73,7 @@ async def test_restarts_become_rarer(
         pauses.append(pause_s)
         await real(0)
 
-    supervisor = Supervisor(home.root)
+    supervisor = Supervisor("materializer", "materialize", home.root)
     async with running(supervisor):
         pid = await pid_of(supervisor)
         with monkeypatch.context() as patches:
@@ -87,7 +88,7 @@ async def test_restarts_become_rarer(
 
 @pytest.mark.anyio
 async def test_stopped_in_order_it_ends_by_itself(home: Home) -> None:
-    supervisor = Supervisor(home.root)
+    supervisor = Supervisor("materializer", "materialize", home.root)
     async with running(supervisor):
         await pid_of(supervisor)
         process = supervisor._process
@@ -97,28 +98,30 @@ async def test_stopped_in_order_it_ends_by_itself(home: Home) -> None:
 
 
 def test_what_finds_the_pipe_full_is_told_later(home: Home) -> None:
-    supervisor = Supervisor(home.root)
+    supervisor = Supervisor("materializer", "materialize", home.root)
     read_fd, supervisor._wake_fd = os.pipe()
     os.set_blocking(supervisor._wake_fd, False)
-    for position in range(5000):
-        supervisor.tell(LogPosition(0, position))
+    durable = [Durable(LogPosition(0, n), n // 2) for n in range(5000)]
+    for each in durable:
+        supervisor.tell(each)
     os.read(read_fd, 1 << 20)
 
-    supervisor.tell(LogPosition(0, 4999))
+    supervisor.tell(durable[-1])
 
     ready, _, _ = select.select([read_fd], [], [], 0)
     assert ready, "the last position was dropped and is told now"
-    assert module.WAKE.unpack(os.read(read_fd, 1 << 20)) == (0, 4999)
-    supervisor.tell(LogPosition(0, 4999))
+    os.set_blocking(read_fd, False)
+    assert read_wakes(read_fd) == (True, durable[-1])
+    supervisor.tell(durable[-1])
     assert select.select([read_fd], [], [], 0)[0] == [], "and once is enough"
     os.close(read_fd)
     supervisor.stop()
 
 
 def test_told_before_anybody_listens_nothing_happens(home: Home) -> None:
-    supervisor = Supervisor(home.root)
+    supervisor = Supervisor("materializer", "materialize", home.root)
 
-    supervisor.tell(LogPosition(0, 1))
+    supervisor.tell(Durable(LogPosition(0, 1), 1))
     supervisor.stop()
 
     assert supervisor.pid is None

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.system.harness import kill_all
 
 import flightlog
-from flightlog.api import Run
+from flightlog.apis.public import Run
+from flightlog_storage.home import Home
+from flightlog_storage.runstate import RunState
 
 ROOT = Path(__file__).parent.parent.parent
 WAIT_TIMEOUT_S = 20.0
@@ -78,13 +81,18 @@ class Lab:
     def find(self, run: str, project: str = "uncategorized") -> Run:
         return flightlog.Api(home=self.home).run(f"someone/{project}/{run}")
 
-    def ended(self, run: str, timeout_s: float = WAIT_TIMEOUT_S) -> Run:
+    def ended(
+        self,
+        run: str,
+        timeout_s: float = WAIT_TIMEOUT_S,
+        project: str = "uncategorized",
+    ) -> Run:
         """Return a run once nobody writes it any more."""
         found: list[Run] = []
 
         def has_ended() -> bool:
             try:
-                found[:] = [self.find(run)]
+                found[:] = [self.find(run, project)]
             except flightlog.NotFoundError:
                 return False
             return found[0].state not in ("running", "preempting", "pending")
@@ -92,14 +100,28 @@ class Lab:
         wait_until(has_ended, timeout_s)
         return found[0]
 
+    def serve(self) -> None:
+        """Have a daemon, also where a program was killed before it had started one."""
+        self._control("start")
+
     def stop(self) -> None:
+        self._control("stop")
+
+    def _control(self, command: str) -> None:
         subprocess.run(
-            [sys.executable, "-m", "flightlogd", "stop", "--home", str(self.home)],
+            [sys.executable, "-m", "flightlogd", command, "--home", str(self.home)],
             env=self.environ,
             check=False,
             capture_output=True,
             timeout=60,
         )
+
+    def close(self) -> None:
+        """Leave no daemon behind, also none that a program has only just started."""
+        self.stop()
+        kill_all(Home(self.home))
+        if (told := self.home / "daemon.log").exists():
+            sys.stdout.write(told.read_text())  # Shown where a test failed.
 
 
 def wait_until(
@@ -109,6 +131,13 @@ def wait_until(
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(POLL_INTERVAL_S)
+
+
+def state_of(run: Run) -> RunState:
+    """Return all that is folded of a run."""
+    state = run.client.reader.state((run.entity, run.project, run.id))
+    assert state is not None
+    return state
 
 
 def rows_of(run: Run, *keys: str) -> list[tuple[object, ...]]:
@@ -135,7 +164,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A home and its daemon that the tests of a module share."""
     made = Lab(tmp_path_factory.mktemp("lab") / "home")
     yield made
-    made.stop()
+    made.close()
 
 
 @pytest.fixture
@@ -150,4 +179,4 @@ def own_lab(tmp_path: Path) -> Iterator[Lab]:
     """A home of this test alone."""
     made = Lab(tmp_path / "home")
     yield made
-    made.stop()
+    made.close()

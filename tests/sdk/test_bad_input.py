@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, rows_of
+from tests.sdk.conftest import Lab, rows_of, wait_until
 
 import flightlog
 
@@ -17,6 +17,8 @@ INIT: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"id": ""}, flightlog.UsageError, "empty"),
     ({"id": " a"}, flightlog.UsageError, "blanks"),
     ({"id": "a/b"}, flightlog.UsageError, "must not contain '/'"),
+    ({"id": "../../../victim"}, flightlog.UsageError, "must not contain '/'"),
+    ({"id": "/etc"}, flightlog.UsageError, "must not contain '/'"),
     ({"id": "a\nb"}, flightlog.UsageError, "must not contain"),
     ({"id": ".."}, flightlog.UsageError, "dotted"),
     ({"id": LONG}, flightlog.UsageError, "129 characters; at most 128"),
@@ -218,3 +220,69 @@ def test_full_disk_costs_rows_that_are_counted(own_lab: Lab) -> None:
     assert found[:100] == list(range(100))
     assert found[-100:] == list(range(30_000, 30_100))
     assert len(found) + read.lost_count == 30_100
+
+
+FULL_TO_THE_END = """
+import flightlog, os, resource, signal, sys
+from flightlog_storage import spool_writer
+if sys.argv[1:] == ["plain"]: spool_writer._MAPPABLE = frozenset()
+run = flightlog.init(id="full")
+for n in range(100): run.log({"n": n, "text": "x" * 1000})
+assert run.flush(10)
+%s
+for n in range(100, 8_000): run.log({"n": n, "text": "x" * 1000})
+%s
+"""
+FILL = """
+try:
+    with open(os.environ["FLIGHTLOG_HOME"] + "/.fill", "wb", buffering=0) as fill:
+        while True: fill.write(bytes(4096))
+except OSError:
+    pass
+"""
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+ENDS = [("run.finish()", "finished"), ("", "finished"), (KILL, "crashed")]
+
+
+def check_counted(lab: Lab, state: str) -> None:
+    """Check a run when the daemon has taken all of it."""
+    wait_until(lambda: not any((lab.home / "spool").iterdir()), timeout_s=60)
+    read = lab.ended("full")
+    found = [n for _, n in rows_of(read, "n")]
+    assert len(found) == len(set(found))
+    assert found[:100] == list(range(100))
+    assert 0 < read.lost_count == 8_000 - len(found)
+    assert read.state == state
+
+
+@pytest.mark.parametrize("buffer", ["mapped", "plain"])
+@pytest.mark.parametrize(("end", "state"), ENDS)
+def test_a_run_counts_what_a_disk_refused_that_stayed_full_to_its_end(
+    own_lab: Lab, end: str, state: str, buffer: str
+) -> None:
+    home = own_lab.home
+    home.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(home)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        code = f"import sys; sys.argv[1:] = [{buffer!r}]" + FULL_TO_THE_END
+        done = own_lab.execute(code % (FILL, end))
+        assert done.stderr.count("rows are being dropped and counted") == 1
+        subprocess.run(["mount", "-o", "remount,size=99m", home], check=True)
+        check_counted(own_lab, state)
+        own_lab.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
+
+
+@pytest.mark.parametrize(("end", "state"), ENDS)
+def test_a_run_counts_what_a_limit_of_file_sizes_refused_to_its_end(
+    own_lab: Lab, end: str, state: str
+) -> None:
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
+
+    done = own_lab.execute(FULL_TO_THE_END % (limit, end))
+
+    assert done.stderr.count("rows are being dropped and counted") == 1
+    check_counted(own_lab, state)

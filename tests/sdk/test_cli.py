@@ -6,12 +6,14 @@ import pty
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from tests.storage.recording import Recorded
 
 import flightlog
 from flightlog.cli import commands
@@ -161,6 +163,18 @@ def test_ls_json_is_versioned(home: Path) -> None:
     assert first["created_at"].endswith("Z")
 
 
+def test_ls_and_show_tell_of_events_that_were_refused(tmp_path: Path) -> None:
+    poisoned = Recorded(tmp_path)
+    poisoned.say(poisoned.start("r"), b"\xc1", b"\xc1")
+    home = poisoned.home.root
+
+    header, line = call(home, "ls").stdout.splitlines()
+    shown = call(home, "show", "r")
+
+    assert (header.split("\t")[-1], line.split("\t")[-1]) == ("LOST", "2")
+    assert "2 events of this run are lost; see flightlog verify --full" in shown.stderr
+
+
 def test_ls_neutralises_escapes(home: Path) -> None:
     assert "\x1b" not in call(home, "ls").stdout
     assert r"esc \x1b[31mred" in call(home, "ls").stdout
@@ -308,6 +322,32 @@ def test_verify_tells_of_a_log_that_is_gone(home: Path) -> None:
     (problem,) = data(result, "flightlog.verify/1")["problems"]
     assert problem["events"] > 400
 
+    daemon("start", home)
+    daemon("stop", home)
+
+    after = call(home, "verify", "--json")
+    assert after.returncode == 1
+    (aside,) = data(after, "flightlog.verify/1")["problems"]
+    assert aside["where"] == "quarantine/projections-1"
+    assert aside["events"] == problem["events"]
+    assert all(f"ada/demo/{run}" in aside["what"] for run in ("first", "last", "twin"))
+    # The log that is there now is sound, and what is set aside stays.
+    assert call(home, "replay").returncode == 0
+    assert call(home, "verify").returncode == 1
+
+
+def test_verify_tells_of_a_log_folder_that_is_gone(home: Path) -> None:
+    shutil.rmtree(home / "log")
+
+    result = call(home, "verify", "--json")
+
+    assert result.returncode == 1
+    (problem,) = data(result, "flightlog.verify/1")["problems"]
+    assert problem["events"] > 400
+    assert call(home, "replay").returncode == 1
+    assert call(home, "replay", "--force").returncode == 1
+    assert (home / "state.db").exists(), "it is all that is left"
+
 
 def parts(home: Path) -> list[Path]:
     return sorted((home / "histories").glob("*/*.parquet"))
@@ -435,7 +475,9 @@ def test_unknown_is_3(home: Path, arguments: tuple[str, ...]) -> None:
     assert arguments[-1] in result.stderr
 
 
-@pytest.mark.parametrize("command", [("ls",), ("show", "x"), ("verify",), ("replay",)])
+@pytest.mark.parametrize(
+    "command", [("ls",), ("show", "x"), ("verify",), ("replay",), ("gc",), ("jobs",)]
+)
 def test_no_home_is_3_and_none_is_made(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
@@ -471,7 +513,7 @@ def test_home_option_wins_over_the_environment(home: Path, tmp_path: Path) -> No
     assert "ada/demo/first" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["ls", "show", "verify", "replay"])
+@pytest.mark.parametrize("command", ["ls", "show", "verify", "replay", "gc", "jobs"])
 def test_help_teaches_with_an_example(home: Path, command: str) -> None:
     result = call(home, command, "--help")
 
@@ -535,3 +577,126 @@ def test_json_has_words_for_what_is_not_finite(
     assert json.loads(capsys.readouterr().out)["data"] == {
         "a": ["NaN", "-Infinity", 1.5]
     }
+
+
+# sql
+
+
+def test_sql_prints_tabs_in_a_pipe_and_in_full(home: Path) -> None:
+    query = "SELECT 'a' || chr(9) || repeat('b', 300) AS x, NULL AS y, 1/3 AS z"
+
+    header, line = call(home, "sql", query).stdout.splitlines()
+
+    assert header == "x\ty\tz"
+    assert line == rf"a\t{'b' * 300}" + f"\t\t{1 / 3}"
+
+
+def test_sql_json_is_versioned(home: Path) -> None:
+    query = """
+        SELECT run_id, sum(row_count) AS count, 'nan'::DOUBLE AS odd, tags, created_at,
+               INTERVAL 2 HOUR AS wait, '\\x41'::BLOB AS raw
+        FROM runs WHERE run_id = 'first' GROUP BY ALL
+    """
+
+    found = data(call(home, "sql", query, "--json"), "flightlog.sql/1")
+
+    (row,) = found["rows"]
+    assert found["columns"] == list(row)
+    assert row.pop("created_at").endswith("Z")
+    assert row == {
+        "run_id": "first",
+        "count": 400,
+        "odd": "NaN",
+        "tags": ["one"],
+        "wait": "0 months 0 days 7200 s",
+        "raw": "41",
+    }
+
+
+def test_sql_json_refuses_two_columns_of_one_name(home: Path) -> None:
+    result = call(home, "sql", "SELECT 1 AS a, 2 AS a", "--json")
+
+    assert result.returncode == 2
+    assert "AS" in result.stderr
+
+
+def test_sql_csv_is_quoted(home: Path) -> None:
+    query = "SELECT 'a,\"b\"' AS x, [1, 2] AS y, true AS z, NULL AS none"
+
+    result = call(home, "sql", query, "--csv")
+
+    assert result.stdout == 'x,y,z,none\n"a,""b""","[1, 2]",true,\n'
+
+
+def test_sql_reads_the_query_from_stdin(home: Path) -> None:
+    result = subprocess.run(
+        [*COMMAND, "sql", "-"],
+        input="SELECT count(*) AS n\nFROM runs;\n",
+        capture_output=True,
+        text=True,
+        env=environment(home),
+        timeout=60,
+    )
+
+    assert result.stdout == "n\n5\n"
+
+
+def test_sql_neutralises_escapes(home: Path) -> None:
+    result = call(home, "sql", "SELECT name, chr(27) AS e FROM runs ORDER BY run_id")
+
+    assert "\x1b" not in result.stdout
+    assert r"esc \x1b[31mred" in result.stdout
+
+
+def _all_of(terminal: int) -> Iterator[bytes]:
+    """Yield what is written to a terminal until its other end is closed."""
+    try:
+        while data := os.read(terminal, 1 << 16):
+            yield data
+    except OSError:  # So Linux tells that it is closed.
+        return
+
+
+def test_sql_draws_a_table_on_a_terminal_and_says_what_is_left(home: Path) -> None:
+    master, terminal = pty.openpty()
+    # A terminal that nobody reads holds up who writes to it.
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.extend(_all_of(master)))
+    reader.start()
+    result = subprocess.run(
+        [*COMMAND, "sql", "SELECT 'r' || range AS a, 1.5e300 AS b FROM range(1005)"],
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home) | {"NO_COLOR": "1", "COLUMNS": "20", "TERM": "dumb"},
+        check=True,
+        timeout=60,
+    )
+    os.close(terminal)
+    reader.join()
+    os.close(master)
+
+    drawn = b"".join(read).decode()
+    assert "r3" in drawn
+    assert "1.5e+300" in drawn
+    assert "5 more rows" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["SELEC 1"], 2, "LINE 1"),
+        (["COPY runs TO 'x.csv'"], 2, "not for reading"),
+        (["SELECT 1", "--csv", "--json"], 2, "not both"),
+        (["SELECT 1", "--memory", "1"], 2, "memory_mb"),
+        (["FROM range(100000000000)", "--memory", "64"], 1, "raise memory_mb"),
+        (["SELECT 1", "--home", "nowhere"], 3, "nothing has been logged"),
+    ],
+)
+def test_sql_tells_by_its_exit_code(
+    home: Path, arguments: list[str], code: int, message: str
+) -> None:
+    result = call(home, "sql", *arguments)
+
+    assert (result.returncode, result.stdout) == (code, "")
+    assert message in result.stderr

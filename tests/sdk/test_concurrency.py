@@ -5,7 +5,7 @@ import os
 import threading
 
 import pytest
-from tests.sdk.conftest import Lab, rows_of, wait_until
+from tests.sdk.conftest import Lab, rows_of, state_of, wait_until
 
 import flightlog
 
@@ -83,11 +83,14 @@ def test_finalizers_may_log(lab: Lab) -> None:
                 self.n, self.me = n, self
             def __del__(self):
                 run.log({"freed": self.n})
+                freed.append(self.n)
 
+        freed = []
         for n in range(3000):
             Node(n)
             run.log({"n": n, "more": [{"a": {"b": n}}]})
-        gc.collect()
+        while len(freed) < 3000:  # Another thread may be collecting: then it is none.
+            gc.collect()
         """
     )
 
@@ -271,7 +274,7 @@ def test_workers_that_never_log_leave_no_trace(lab: Lab) -> None:
 
     read = lab.ended("loader")
 
-    assert (len(rows_of(read, "mean")), len(read.load().writers)) == (8, 1)
+    assert (len(rows_of(read, "mean")), len(state_of(read).writers)) == (8, 1)
 
 
 def test_pool_workers_that_never_log_leave_no_trace(lab: Lab) -> None:
@@ -287,7 +290,7 @@ def test_pool_workers_that_never_log_leave_no_trace(lab: Lab) -> None:
     read = lab.ended("pool")
 
     assert rows_of(read, "n") == [(n, n) for n in range(100)]
-    assert len(read.load().writers) == 1
+    assert len(state_of(read).writers) == 1
 
 
 def test_event_loops_are_left_alone(lab: Lab) -> None:
@@ -344,7 +347,7 @@ def test_ranks_meet_in_one_run(lab: Lab, launcher: str) -> None:
     id = told[0][0]
 
     assert told == [[id, str(rank)] for rank in range(4)]
-    wait_until(lambda: len(lab.find(id).load(force=True).writers) == 4)
+    wait_until(lambda: len(state_of(lab.find(id)).writers) == 4)
     read = lab.ended(id)
     assert (read.state, read.exit_code) == ("failed", 3)
     rows = list(read.scan_history())

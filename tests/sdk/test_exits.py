@@ -10,13 +10,16 @@ from tests.sdk.conftest import SEEN_WITHIN_S, Lab, rows_of, wait_until
 import flightlog
 
 LOGS = """
-import ctypes, os, signal, sys
+import contextlib, ctypes, os, signal, sys
 import flightlog
+def caught():
+    with contextlib.suppress(SystemExit): sys.exit(5)
 run = flightlog.init(id={id!r})
 for n in range(500): run.log({{"n": n}})
 {end}
 """
 ABORT = "signal.signal(signal.SIGABRT, signal.SIG_DFL); os.abort()"
+CAUGHT = "caught()"
 # What ends the program, and the run's state, exit code and signal.
 EXITS = {
     "return": ("", "finished", 0, None),
@@ -34,21 +37,35 @@ EXITS = {
     "SIGKILL": ("os.kill(os.getpid(), 9)", "crashed", None, 9),
     "SIGSEGV": ("ctypes.string_at(0)", "crashed", None, 11),
     "abort": (ABORT, "crashed", None, 6),
+    "caught sys.exit": (CAUGHT, "finished", 0, None),
+    "caught sys.exit and 3": (CAUGHT + "; os._exit(3)", "failed", 3, None),
     "exec": ("os.execv('/bin/true', ['true'])", "finished", 0, None),
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def daemon(lab: Lab) -> None:
+    """Have a daemon run: a program that ends at once may not come to start one."""
+    lab.run_script("import flightlog; flightlog.init().finish()")
+
+
+def _ending(lab: Lab, id: str) -> tuple[str, int | None, int | None]:
+    read = lab.find(id)
+    return read.state, read.exit_code, read.signal
+
+
 @pytest.mark.parametrize("how", EXITS)
 def test_end_of_a_program_is_told_and_costs_no_row(lab: Lab, how: str) -> None:
-    end, state, exit_code, signal = EXITS[how]
+    end = EXITS[how][0]
     id = how.replace(" ", "-")
 
     process = lab.start(LOGS.format(id=id, end=end))
     lab.wait_unreaped(process)
     read = lab.ended(id, SEEN_WITHIN_S)
+    # A caught sys.exit(5) is taken for the end until the daemon has seen the end.
+    wait_until(lambda: _ending(lab, id) == EXITS[how][1:], SEEN_WITHIN_S)
     process.communicate()
 
-    assert (read.state, read.exit_code, read.signal) == (state, exit_code, signal)
     assert rows_of(read, "n") == [(n, n) for n in range(500)]
     assert read.lost_count == 0
 
@@ -87,6 +104,33 @@ def test_exec_into_a_program_that_stays_ends_the_run(lab: Lab) -> None:
     process.communicate()
 
     assert read.state == "finished"
+
+
+LATE = (
+    "flightlog.log({'late': 1})",
+    "flightlog.config.late = 1",
+    "flightlog.summary['late'] = 1",
+    "flightlog.alert('late')",
+    "flightlog.define_metric('late')",
+    "run.config.update({'late': 1})",
+    "run.mark_preempting()",
+    "run.name = 'late'",
+    "run.tags = ['late']",
+    "run.finish()",
+)
+
+
+def test_whatever_exit_handlers_do_is_no_error(lab: Lab) -> None:
+    hooks = "".join(f"atexit.register(lambda: exec({each!r}))\n" for each in LATE)
+
+    done = lab.execute(
+        "import atexit, flightlog\n" + hooks + "run = flightlog.init(id='late-calls')"
+    )
+
+    read = lab.ended("late-calls")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "the process is ending" in done.stderr
+    assert (read.state, read.config, read.tags) == ("finished", {}, [])
 
 
 def test_exit_handlers_may_log(lab: Lab) -> None:

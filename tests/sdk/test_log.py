@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sdk.conftest import Lab, rows_of
+from tests.sdk.conftest import Lab, rows_of, state_of
 
 import flightlog
-from flightlog.api import Run
+from flightlog.apis.public import Run
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -360,7 +360,7 @@ def test_100_000_keys_over_many_rows_are_stored(lab: Lab) -> None:
     read = finished(lab, run)
 
     assert rows_of(read, "layer/99999") == [(99999, 99999)]
-    assert read.load().row_count == 100_000
+    assert read.history_line_count == 100_000
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["new shape", "known shape"])
@@ -419,7 +419,7 @@ def test_module_level_functions_work_as_wandb(lab: Lab, home: Path) -> None:
 
     assert (read.state, read.config) == ("finished", {"lr": 1, "epochs": 3})
     assert (read.summary["loss"], read.summary["best"]) == ({"min": 2}, 5)
-    assert [alert.title for alert in read.load().alerts] == ["title"]
+    assert [alert.title for alert in state_of(read).alerts] == ["title"]
 
 
 def test_all_that_is_offered_exists() -> None:

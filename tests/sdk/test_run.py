@@ -1,14 +1,17 @@
 import argparse
 import copy
+import inspect
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, rows_of, wait_until
+from tests.sdk.conftest import Lab, rows_of, state_of, wait_until
 
 import flightlog
 from flightlog._disabled import DisabledRun
+from flightlog._settings import describe_process
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -192,7 +195,7 @@ def test_alerts_are_not_repeated_within_their_wait(lab: Lab) -> None:
         run.alert("one", level="LOUD")
     run.finish()
 
-    alerts = lab.ended(run.id).load().alerts
+    alerts = state_of(lab.ended(run.id)).alerts
 
     assert [(alert.title, alert.level) for alert in alerts] == [
         ("one", "ERROR"),
@@ -301,7 +304,7 @@ def test_resumed_run_is_not_crashed_by_its_predecessor(lab: Lab) -> None:
 
     flightlog.init(project="resumed", id="late", resume="must").finish()
 
-    wait_until(lambda: len(lab.find("late", "resumed").load().writers) == 2)
+    wait_until(lambda: len(state_of(lab.find("late", "resumed")).writers) == 2)
     wait_until(lambda: lab.find("late", "resumed").state != "running")
     assert lab.find("late", "resumed").state == "finished"
 
@@ -339,11 +342,31 @@ def test_auto_continues_what_did_not_end_well(lab: Lab) -> None:
 
 
 def test_disabled_run_has_all_that_a_run_has() -> None:
-    private = {"before_fork", "after_fork_in_parent", "after_fork_in_child"}
-    inside = private | {"end", "leave", "is_inherited", "restore"}
     offered = {name for name in dir(flightlog.Run) if name[0] != "_"}
 
-    assert offered - inside - set(dir(DisabledRun())) == set()
+    assert offered - {"home"} - set(dir(DisabledRun())) == set()
+
+
+def test_disabled_run_takes_the_arguments_that_a_run_takes() -> None:
+    for name, method in inspect.getmembers(flightlog.Run, inspect.isfunction):
+        if name[0] != "_":
+            double = inspect.signature(getattr(DisabledRun, name)).parameters
+            kinds = {each.kind for each in double.values()}
+            missing = set(inspect.signature(method).parameters) - set(double)
+            assert not missing or inspect.Parameter.VAR_KEYWORD in kinds, name
+
+
+def test_of_a_process_nothing_is_told_that_may_be_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--token", "t0ps3cret"])
+    monkeypatch.setenv("API_KEY", "t0ps3cret")
+
+    told = describe_process()
+
+    names = {"os", "python", "program", "executable", "host", "cwd"}
+    assert told.keys() == names  # No address of a git remote, which may hold a token.
+    assert "t0ps3cret" not in repr(told)
 
 
 def test_disabled_run_does_nothing(home: Path) -> None:

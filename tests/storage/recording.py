@@ -1,7 +1,9 @@
 """A home whose event log a test fills frame by frame."""
 
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
@@ -11,9 +13,10 @@ from flightlog_storage.eventlog import SEGMENT_SIZE_MAX, EventLog
 from flightlog_storage.frame import FLAG_GAP, Frame
 from flightlog_storage.history import Query
 from flightlog_storage.home import Home
+from flightlog_storage.projector import Projector, reset_projections
 from flightlog_storage.reader import HomeReader
 
-__all__ = ("Recorded", "rows_of", "writer_id")
+__all__ = ("Recorded", "packed_rows", "rows_of", "settled", "writer_id")
 
 Row = tuple[int, float]  # Step and value of the metric "n".
 
@@ -43,10 +46,16 @@ class Recorded:
             0: msgpack.packb((0, ("n",))),
         }
         payload = encode_definitions(definitions) + b"".join(events)
+        return self.append(writer, payload, len(events), missing)
+
+    def append(
+        self, writer: WriterId, payload: bytes, count: int, missing: int = 0
+    ) -> Frame:
+        """Append a frame that claims to hold `count` events."""
         frame = Frame(
             len(payload),
             zlib.crc32(payload),
-            len(events),
+            count,
             writer,
             self.log.last_sequence.get(writer, 0) + 1 + missing,
             flags=FLAG_GAP if missing else 0,
@@ -73,6 +82,13 @@ class Recorded:
         encoded = [msgpack.packb((0, step, 2.0, value)) for step, value in rows]
         return self.say(writer, *encoded, missing=missing)
 
+    def record(self, writer: WriterId, *rows: Mapping[str, Any]) -> Frame:
+        """Append a frame of rows with any keys."""
+        shapes, encoded = packed_rows(rows)
+        definitions = {-1: encode_run(self._runs[writer])} | shapes
+        payload = encode_definitions(definitions) + b"".join(encoded)
+        return self.append(writer, payload, len(rows))
+
     def finish(self, writer: WriterId, exit_code: int = 0) -> Frame:
         return self.tell(writer, RunFinished(time=3.0, exit_code=exit_code))
 
@@ -81,9 +97,38 @@ def writer_id(name: str) -> WriterId:
     return WriterId(name.encode().ljust(16, b"."))
 
 
+def packed_rows(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[dict[int, bytes], list[bytes]]:
+    """Return the definitions of rows' shapes and the rows."""
+    shapes = {keys: n for n, keys in enumerate(dict.fromkeys(tuple(r) for r in rows))}
+    encoded = [
+        msgpack.packb((shapes[tuple(row)], step, 2.0, *row.values()))
+        for step, row in enumerate(rows)
+    ]
+    return {n: msgpack.packb((n, keys)) for keys, n in shapes.items()}, encoded
+
+
 def rows_of(home: Home, run: str) -> list[Row]:
     """Return (step, n) of each row, as a reader sees them."""
     history = HomeReader(home).history(("e", "p", run), Query())
     if history is None:
         return []
     return [(row["_step"], row["n"]) for row in history.to_dicts()]
+
+
+def settled(recorded: Recorded) -> Iterator[None]:
+    """Give turns to read: before all is folded, after that, and after a replay."""
+    yield
+    _project(recorded)
+    yield
+    reset_projections(recorded.home)
+    _project(recorded)
+    yield
+
+
+def _project(recorded: Recorded) -> None:
+    projector = Projector(recorded.home)
+    while projector.project(recorded.log.durable):
+        pass
+    projector.close()

@@ -1,6 +1,7 @@
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from flightlog_storage.history import Query, read_history
 from flightlog_storage.parts import write_part
 from flightlog_storage.points import Points
 from flightlog_storage.rows import decode
+from flightlog_storage.sampled import read_sample
+from flightlog_storage.sampling import extremes, spread
 
 TIME = 1_700_000_000
 Row = dict[str, Any]
@@ -242,3 +245,80 @@ def test_merged_parts_hold_the_same_history(parts: list[list[Logged]]) -> None:
         rows = list(read_history([folder / "merged"], None, query).to_dicts())
 
     assert json.dumps(rows) == json.dumps(expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(logged_rows, max_size=4), logged_rows, queries, st.integers(1, 30))
+def test_a_sample_is_some_of_the_history(
+    parts: list[list[Logged]], tail: list[Logged], query: Query, samples: int
+) -> None:
+    query = replace(query, min_step=None, max_step=None)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, part in enumerate(parts):
+            write_part(folder, str(number), points_of(part))
+        paths = [folder / str(number) for number in range(len(parts))]
+        whole = read_history(paths, points_of(tail), query)
+        sample = read_sample(paths, points_of(tail), query, samples)
+
+    expected = whole.take(spread(len(whole), samples))
+    assert repr(list(sample.to_dicts())) == repr(list(expected.to_dicts()))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 60), min_size=1, unique=True), max_size=4),
+    st.lists(st.integers(0, 400), max_size=40),
+    st.integers(6, 30),
+    st.sampled_from(["inner", "outer"]),
+    st.booleans(),
+)
+def test_extremes_are_those_of_the_whole_history(
+    parts: list[list[int]], tail: list[int], samples: int, join: Any, overlap: bool
+) -> None:
+    logged: list[list[Logged]] = []
+    for number, steps in enumerate([*parts, tail]):
+        first = 0 if overlap else 70 * number
+        logged.append(
+            [
+                (
+                    0,
+                    first + s,
+                    TIME,
+                    {"a": float(s * 37 % 11), "b": -s if s % 7 else math.nan},
+                )
+                for s in steps
+            ]
+        )
+    query = Query(keys=["a", "b"], join=join)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, part in enumerate(logged[:-1]):
+            write_part(folder, str(number), points_of(part))
+        paths = [folder / str(number) for number in range(len(parts))]
+        whole = read_history(paths, points_of(logged[-1]), query)
+        sample = read_sample(paths, points_of(logged[-1]), query, samples, ["b", "a"])
+
+    expected = whole.take(extremes(whole, ["a", "b"], samples))
+    assert repr(list(sample.to_dicts())) == repr(list(expected.to_dicts()))
+
+
+def test_a_sample_of_long_parts_with_equal_steps(tmp_path: Path) -> None:
+    steps = [0, *range(5, 300), 700, 900]
+    first, second = steps[:200], steps[200:]
+    for name, own in (("0", first), ("1", second)):
+        rows = [{"_step": s, "a": float(s), "b": s, "c": str(s)} for s in own]
+        write_part(tmp_path, name, log(*rows))
+    tail = log(*({"_step": s, "a": 1.0, "b": 2, "c": "t"} for s in (901, 905)))
+    query = Query(keys=["a", "c", "b"], join="inner")
+
+    sample = read_sample([tmp_path / "0", tmp_path / "1"], tail, query, 7)
+
+    rows = list(sample.to_dicts())
+    assert [row["_step"] for row in rows] == [
+        [*steps, 901, 905][place] for place in spread(299 + 1, 7)
+    ]
+    assert rows[1]["c"] == str(rows[1]["_step"])
+    assert rows[-1] == {"_step": 905, "a": 1.0, "c": "t", "b": 2}

@@ -47,6 +47,19 @@ def test_folder_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
+@pytest.mark.parametrize("name", ["worker.lock", "worker.job", "materializer.lock"])
+def test_a_home_whose_empty_folders_a_copy_left_out_is_one(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "log").mkdir(mode=0o700)
+    (tmp_path / name).touch()
+    tmp_path.chmod(0o700)
+
+    Home(tmp_path).create()
+
+    assert (tmp_path / "histories").is_dir()
+
+
 def test_what_a_user_adds_to_a_home_is_no_harm(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()

@@ -1,9 +1,14 @@
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgpack
@@ -13,7 +18,9 @@ from tests.storage.recording import Recorded, rows_of
 from flightlog_storage import projector as projector_module
 from flightlog_storage import reader as module
 from flightlog_storage.codec import RunKey, encode_event
+from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import RunFinished, RunStarted
+from flightlog_storage.filters import parse_filter
 from flightlog_storage.frame import parse_header
 from flightlog_storage.history import Query, read_history
 from flightlog_storage.home import Home
@@ -21,6 +28,7 @@ from flightlog_storage.process import this_process
 from flightlog_storage.projector import Projector
 from flightlog_storage.protocol import Ack, Delivery, Welcome
 from flightlog_storage.reader import HomeReader
+from flightlog_storage.run_query import RunQuery, Window, parse_order
 from flightlog_storage.runstate import State
 from flightlog_storage.spool import SpoolOwner, remove_spool
 from flightlog_storage.spool_reader import SpoolReader
@@ -196,6 +204,41 @@ def test_parts_merged_while_reading_are_read_anew(
     assert calls == 2
 
 
+def test_a_reader_that_loops_sees_each_row_once(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While rows go into the tail, from there into parts, and parts into others."""
+    monkeypatch.setattr(projector_module, "TAIL_FRAMES_MAX", 2)
+    monkeypatch.setattr(projector_module, "MERGE_PARTS", 2)
+    writer = recorded.start("r")
+    stopped = Event()
+
+    def keep_projecting() -> None:
+        while not stopped.is_set():
+            project(recorded)
+
+    with ThreadPoolExecutor(1) as pool:
+        projecting = pool.submit(keep_projecting)
+        try:
+            for step in range(100):
+                recorded.rows(writer, (step, float(step)))
+                query = Query(keys=["n"], join="inner")
+                sample = HomeReader(recorded.home).sample(KEY, query, 3)
+
+                assert rows_of(recorded.home, "r") == [
+                    (each, float(each)) for each in range(step + 1)
+                ]
+                assert sample is not None
+                assert sample.steps.tolist() == sorted({0, step // 2, step})
+        finally:
+            stopped.set()
+        projecting.result()
+
+    project(recorded)
+    (folder,) = recorded.home.histories.iterdir()
+    assert len(list(folder.iterdir())) < 100 / 2 / 2  # They were merged.
+
+
 def test_a_copy_that_nobody_may_write_can_be_read(
     recorded: Recorded, tmp_path: Path
 ) -> None:
@@ -218,6 +261,7 @@ if os.getuid() == 0:
     import numpy, pyarrow, flightlog_storage.reader  # Before the rights are gone.
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 from pathlib import Path
+from flightlog_storage.filters import parse_filter
 from flightlog_storage.frame import parse_header
 from flightlog_storage.history import Query, read_history
 from flightlog_storage.home import Home
@@ -243,3 +287,64 @@ print([row["_step"] for row in history.to_dicts()], len(reader.runs()))
     )
 
     assert done.stdout == "[0, 1, 2] 1\n", done.stderr
+
+
+@pytest.mark.parametrize("is_projected", [False, True])
+def test_runs_are_found_however_far_the_materializer_is(
+    recorded: Recorded, is_projected: bool
+) -> None:
+    for number, run in enumerate(("a", "b", "c")):
+        writer = recorded.start(run, run)
+        recorded.rows(writer, (0, float(number)))
+        recorded.finish(writer)
+    if is_projected:
+        project(recorded)
+    spool = open_spool(recorded.home, "d")
+    log_row(spool, 7)
+    query = RunQuery("e", "p", parse_filter({"summary.n": {"$gt": 0}}))
+    query = replace(query, order=parse_order("-summary.n"))
+
+    page = HomeReader(recorded.home).page(query, Window(2, count=True), states=9)
+
+    assert ([run.id for run in page.runs], page.total) == (["d", "c"], 3)
+    assert [state.summary["n"] for state in page.states] == [7.0, 2.0]
+    (last,) = HomeReader(recorded.home).page(query, Window(9, page.runs[-1].place)).runs
+    assert last.id == "b"
+    found = HomeReader(recorded.home).states_of([("e", "p", "d"), ("e", "p", "a")])
+    assert [state.id for state in found] == ["d", "a"]
+
+
+def test_a_damaged_state_is_read_from_the_log(recorded: Recorded) -> None:
+    writer = recorded.start("r")
+    recorded.rows(writer, (0, 7.0))
+    project(recorded)
+    with closing(sqlite3.connect(recorded.home.state)) as connection:
+        connection.execute("UPDATE summary SET packed = x'c1'")
+        connection.commit()
+
+    state = HomeReader(recorded.home).state(("e", "p", "r"))
+
+    assert state is not None
+    assert state.summary["n"] == 7.0
+
+
+# --- a home without a log ---
+
+
+def test_a_home_that_is_not_there_yet_has_no_runs(tmp_path: Path) -> None:
+    reader = HomeReader(Home(tmp_path / "new"))
+
+    assert reader.runs() == []
+    assert reader.states() == []
+    assert reader.state(KEY) is None
+    assert reader.history(KEY, Query()) is None
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_log_that_is_gone_is_told(recorded: Recorded) -> None:
+    recorded.rows(recorded.start("r"), (0, 1.0))
+    project(recorded)
+    shutil.rmtree(recorded.home.log)
+
+    with pytest.raises(HomeUnusable, match=r"log: is gone, .* flightlog verify"):
+        HomeReader(recorded.home).runs()

@@ -241,6 +241,28 @@ def test_same_key_twice_in_a_shape_keeps_log_order() -> None:
     assert list(series.values) == [1.0, 2.0] * 50
 
 
+FORMS = st.sampled_from([1.0, 2, None, "text", [3], {"a": 1.0}, {"b": 2, "a": 1.0}])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(FORMS, FORMS), min_size=1, max_size=40))
+def test_series_have_each_point_and_stand_in_order_of_first_ones(
+    rows: list[tuple[Any, ...]],
+) -> None:
+    expected: dict[tuple[str, ...], list[int]] = {}
+    for step, row in enumerate(rows):
+        for key, value in zip("xy", row, strict=True):
+            inner = [(key, name) for name in value] if type(value) is dict else [(key,)]
+            for path in inner:
+                expected.setdefault(path, []).append(step)
+
+    found = only(["x", "y"], [[step, TIME, *row] for step, row in enumerate(rows)])
+
+    assert [(each.path, list(each.steps)) for each in found.series] == [
+        *expected.items()
+    ]
+
+
 floats = st.floats() | st.floats(width=32)
 values = st.one_of(
     floats,

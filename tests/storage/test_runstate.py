@@ -610,6 +610,20 @@ def test_one_nan_stays_for_good() -> None:
         assert (value["first"], value["last"]) == (2.0, 1.0)
 
 
+@pytest.mark.parametrize(("goal", "best"), [("maximize", 2.0), ("minimize", 1.0)])
+@pytest.mark.parametrize("count", [1, 20])
+def test_nan_is_never_the_best(goal: str, best: float, count: int) -> None:
+    definition = defined("x", "best", "min", goal=goal)
+    nans = series("x", *[math.nan] * count)
+    numbers = series("x", *[math.nan, 2.0, 1.0] * count)
+
+    for columns in ((nans, numbers), (numbers, nans), (numbers,)):
+        value = logged(*columns, before=(definition,))["x"]
+        assert value["best"] == best
+        assert math.isnan(value["min"])
+    assert math.isnan(logged(nans, before=(definition,))["x"]["best"])
+
+
 def test_nested_metric_is_summarised_in_place() -> None:
     path = ("this", "that")
 

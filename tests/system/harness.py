@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+import psutil
 
 from flightlog_storage.cells import History
 from flightlog_storage.database import Database
@@ -33,6 +34,7 @@ __all__ = (
     "frames_in_log",
     "history",
     "is_ended",
+    "kill_all",
     "kill_daemon",
     "make_home",
     "read_rows",
@@ -183,6 +185,18 @@ def kill_daemon(process: "subprocess.Popen[bytes]") -> None:
         return
     finally:
         process.wait()
+
+
+def kill_all(home: Home) -> None:
+    """SIGKILL all daemons of a home, also one that a trainer has only just started."""
+    while found := [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if {"flightlogd", str(home.root)} <= {*(process.info["cmdline"] or ())}
+    ]:
+        for process in found:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def status(home: Home) -> dict[str, Any]:

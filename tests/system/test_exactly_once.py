@@ -194,7 +194,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             run,
             rank,
             spool,
-            RowLog(spool, 0, _fail, _fail),
+            RowLog(spool, 0, _fail, _fail, _fail),
             Delivery(spool.writer, reader),
             reader,
         )

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -17,9 +18,11 @@ from pathlib import Path
 import pytest
 from tests.system.harness import (
     Trainer,
+    environment,
     flightlogd,
     frames_in_log,
     is_ended,
+    kill_all,
     kill_daemon,
     make_home,
     read_rows,
@@ -31,7 +34,26 @@ from tests.system.harness import (
 )
 
 from flightlog_storage.home import Home
+from flightlog_storage.projector import reset_projections
 from flightlog_storage.runstate import State
+
+# Changes a run through the read API, and says after each call what has returned.
+EDITOR = """
+import sys
+from flightlog import Api
+api = Api()
+run = api.create_run(run_id="edited", project="project", entity="someone")
+for n in range(int(sys.argv[1])):
+    run.config[f"key{n}"] = n
+    run.summary["n"] = n
+    run.tags = [f"tag{n}"]
+    run.update()
+    extra = api.create_run(run_id=f"extra{n}", project="project", entity="someone")
+    if n % 2:
+        extra.delete()
+    print(n, flush=True)
+"""
+EDITS = 20
 
 SEED_COUNT = int(os.environ.get("FLIGHTLOG_TORTURE", "3"))
 SEEDS = range(SEED_COUNT)
@@ -59,10 +81,7 @@ class Recovered:
     def close(self) -> None:
         for process in self._daemons:
             kill_daemon(process)
-        info = self.home.daemon()
-        if info is not None and info.process.is_alive():
-            with suppress(ProcessLookupError):
-                os.killpg(info.process.pid, signal.SIGKILL)
+        kill_all(self.home)
 
 
 @pytest.fixture
@@ -111,6 +130,8 @@ def test_trainer_killed_right_after_its_last_log_loses_nothing(
     place: Recovered, rows: int, pace_s: float
 ) -> None:
     place.start()
+    # Whose process was killed is seen by the materializer, once it is there.
+    wait_until((place.home.root / "materializer.lock").exists)
     trainer = Trainer(place.home, rows, pace_s, how="kill")
 
     assert trainer.wait() == -signal.SIGKILL
@@ -218,3 +239,44 @@ def test_all_killed_at_once(place: Recovered, seed: int, pace_s: float) -> None:
     place.ensure()
 
     assert_recovered(place.home, returned, {State.CRASHED})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_changes_survive_kills_of_the_daemon(place: Recovered, seed: int) -> None:
+    chance = random.Random(seed)
+    place.ensure()
+    editor = subprocess.Popen(
+        [sys.executable, "-c", EDITOR, str(EDITS)],
+        env=environment(place.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while editor.poll() is None:
+        info = place.home.daemon()
+        assert info is not None
+        found = status(place.home).get("materializer_pid")
+        with suppress(ProcessLookupError):
+            os.kill(chance.choice([info.process.pid, found or info.process.pid]), 9)
+        with suppress(subprocess.TimeoutExpired):
+            editor.wait(chance.uniform(0.05, 1.0))
+        place.ensure()
+    output, errors = editor.communicate()
+
+    assert editor.returncode == 0, errors
+    assert output.split() == [str(n).encode() for n in range(EDITS)]
+    assert_edited(place.home)
+    stopped = flightlogd(place.home, "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    reset_projections(place.home)
+    assert_edited(place.home)
+
+
+def assert_edited(home: Home) -> None:
+    state = run_state(home, "edited")
+    assert state is not None
+    assert state.config == {f"key{n}": n for n in range(EDITS)}
+    assert state.summary["n"] == EDITS - 1
+    assert state.tags == [f"tag{EDITS - 1}"]
+    for n in range(EDITS):
+        assert (run_state(home, f"extra{n}") is None) == bool(n % 2)
+    assert_log_is_contiguous(home)

@@ -1,4 +1,4 @@
-"""The command line for people: `flightlog ls | show | verify | replay`."""
+"""The command line for people, `flightlog`: to look, to check, and to tidy up."""
 
 from flightlog.cli.commands import main
 

@@ -1,12 +1,18 @@
 """`flightlog verify`: whether what lies on disk is sound, and what damage cost."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from flightlog.cli.damages import check_log
+import msgspec
+
+from flightlog.cli.blob_checks import check_blobs
+from flightlog.cli.contents import read_contents
+from flightlog.cli.damages import check_log, check_set_aside
 from flightlog.cli.files import check_projections, check_spools
-from flightlog.cli.findings import Findings, Problem
+from flightlog.cli.findings import REPLAY, Findings, Problem, listed
 from flightlog.cli.output import emit, emit_json, plain, talk
+from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.home import Home
 
 __all__ = ("check_home",)
@@ -16,7 +22,9 @@ def check_home(home: Home, *, full: bool, as_json: bool) -> bool:
     """Check a home, print what was found, and return whether it is sound."""
     findings = Findings()
     check_log(home, findings)
+    check_set_aside(home, findings)
     check_projections(home, findings, full=full)
+    _check_contents(home, findings, full=full)
     if full:
         check_spools(home, findings)
     if as_json:
@@ -26,11 +34,31 @@ def check_home(home: Home, *, full: bool, as_json: bool) -> bool:
             "checked": findings.counts,
             "problems": [asdict(problem) for problem in findings.problems],
             "notes": findings.notes,
+            "lost_events": findings.lost,
         }
         emit_json("flightlog.verify/1", data)
     else:
         _print(home, findings)
     return not findings.problems
+
+
+def _check_contents(home: Home, findings: Findings, *, full: bool) -> None:
+    try:
+        contents = read_contents(home)
+        check_blobs(home, contents, findings, full=full)
+    except HomeUnusable:
+        findings.notes.append(
+            "blobs are not checked, for without the log none is known"
+        )
+        return
+    except (CorruptData, sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
+        findings.problems.append(Problem("state.db", str(error), cure=REPLAY))
+        return
+    findings.lost = contents.lost
+    if contents.lost:
+        runs = [f"{count:,} of {run}" for run, count in contents.lost.items()]
+        what = "events of runs that are lost: dropped, refused, damaged or failed"
+        findings.notes.append(listed(what, runs))
 
 
 def _print(home: Home, findings: Findings) -> None:
@@ -45,13 +73,15 @@ def _print(home: Home, findings: Findings) -> None:
         places = "damaged place" if count == 1 else "damaged places"
         talk(f"{count} {places} in {home.root} ({checked})")
     else:
-        emit(f"sound: {home.root} ({checked})")
+        word = "sound, though events are lost" if findings.lost else "sound"
+        emit(f"{word}: {home.root} ({checked})")
 
 
 def _problem_lines(problem: Problem) -> Iterator[str]:
     yield plain(f"damaged: {problem.where}: {problem.what}")
     lost = _lost(problem)
-    yield plain(f"  run:  {problem.run or 'not known'}")
+    if problem.run or problem.events != 0:  # Without events it need not be a run's.
+        yield plain(f"  run:  {problem.run or 'not known'}")
     yield f"  cost: {lost}"
     if problem.cure:
         yield plain(f"  cure: {problem.cure}")

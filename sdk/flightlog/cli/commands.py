@@ -12,8 +12,9 @@ import click
 
 from flightlog._settings import find_home
 from flightlog.cli.output import plain, talk
-from flightlog.errors import BadArgumentError, CommError, NotFoundError
+from flightlog.errors import BadArgumentError, Error, NotFoundError
 from flightlog_storage.errors import HomeLocked, StorageError
+from flightlog_storage.export_format import SIZE_MAX
 from flightlog_storage.home import Home
 
 __all__ = ("main",)
@@ -119,8 +120,10 @@ def verify(full: bool, home: str | None, as_json: bool) -> None:
     """Check what lies on disk; exit code 1 if anything is damaged.
 
     Reads every frame of the event log and compares its checksums, and looks whether
-    all Parquet parts are there. With --full also reads every part in whole, against
-    its sha256 and its page checksums, and the spools. Changes nothing.
+    all Parquet parts are there, all blobs of files and artifacts, and in the inbox
+    what files are still to be made of. With --full also reads the parts and blobs in
+    whole, against their sha256, and the spools. Notes say which runs lack events that
+    were lost in a known way; that is no damage. Changes nothing.
 
     \b
     flightlog verify
@@ -142,17 +145,200 @@ def replay(force: bool, home: str | None, as_json: bool) -> None:
     """Rebuild states and histories from the event log, which holds it all.
 
     Deletes state.db and the Parquet parts first. No daemon may serve the home
-    meanwhile; what training processes log waits in their spools. A damaged log is
+    meanwhile; what training processes log waits in their spools. As they start the
+    next daemon within a second, stop and replay in one line. A damaged log is
     refused, for the projections may hold what it has lost.
 
     \b
-    flightlogd stop
-    flightlog replay
+    flightlog replay                       where no daemon runs
+    flightlogd stop && flightlog replay    where one does
     """
     from flightlog.cli.replaying import replay_home
 
     with _telling():
         replay_home(_existing(home), is_forced=force, as_json=as_json)
+
+
+@flightlog.command(short_help="Show what the daemon has still to do.")
+@click.option("--wait", "is_waiting", is_flag=True, help="Until nothing is owed.")
+@_home
+@_json
+def jobs(is_waiting: bool, home: str | None, as_json: bool) -> None:
+    """Show what is owed: images to encode, folders to look through and to archive.
+
+    With how far the archive is that the daemon is at, and the archives that failed.
+    With --wait, which Ctrl-C ends, it returns when nothing is owed; the exit code is 1
+    if something failed meanwhile.
+
+    \b
+    flightlog jobs
+    flightlog jobs --wait && rm -r data
+    flightlog jobs --json | jq '.data.owed[].progress'
+    """
+    from flightlog.cli.job_list import list_jobs, wait_for_jobs
+
+    is_done = True
+    with _telling():
+        if is_waiting:
+            is_done = wait_for_jobs(_existing(home), as_json=as_json)
+        else:
+            list_jobs(_existing(home), as_json=as_json)
+    if not is_done:
+        sys.exit(FAILED)
+
+
+@flightlog.command(short_help="Delete what nothing needs any more.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Only say what there is.")
+@click.option(
+    "--grace",
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How old it has to be: a number with s, min, h or d.",
+)
+@_home
+@_json
+def gc(is_dry: bool, grace: str, home: str | None, as_json: bool) -> None:
+    """Delete what no run, artifact or asset needs any more; exit code 1 if some stays.
+
+    That is blobs, copies that killed processes left, and files in the inbox that nobody
+    asked for. The daemon does the same each hour; no need to stop it, nor what trains.
+    Where something that names blobs cannot be read, nothing is deleted.
+
+    \b
+    flightlog gc --dry-run
+    flightlog gc --grace 0s        all of it, also what was stored just now
+    """
+    from flightlog.cli.collecting import collect_garbage, seconds_of
+
+    with _telling():
+        is_done = collect_garbage(
+            _existing(home), seconds_of(grace), is_dry=is_dry, as_json=as_json
+        )
+    if not is_done:
+        sys.exit(FAILED)
+
+
+@flightlog.command(
+    name="export", short_help="Write runs, with all their files, to a file."
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.option("--to", "target", required=True, metavar="FILE", help="The file to make.")
+@_home
+@_json
+def export_(
+    runs: tuple[str, ...], target: str, home: str | None, as_json: bool
+) -> None:
+    """Write runs, with all their events, files, assets and artifacts, to a file.
+
+    RUN is entity/project/id, project/id, or an id or name that no other run has.
+    The file appears when it is whole; one that is there is never replaced. It is a
+    zip archive, to be read by flightlog import.
+
+    \b
+    flightlog export demo/3kzq81mf --to best.zip
+    flightlog export 3kzq81mf 9x81k2aa --to both.zip
+    """
+    from flightlog.cli.exporting import export_runs
+
+    with _telling():
+        export_runs(_existing(home), runs, target, as_json=as_json)
+
+
+@flightlog.command(name="import", short_help="Bring the runs of an export into a home.")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--max-size",
+    "size_max",
+    type=click.IntRange(min=0),
+    default=SIZE_MAX,
+    show_default=True,
+    metavar="BYTES",
+    help="How much it may be, unpacked.",
+)
+@click.option(
+    "--lossy",
+    "is_lossy",
+    is_flag=True,
+    help="Also what would lose events here, or mean other artifacts.",
+)
+@_home
+@_json
+def import_(
+    file: str, size_max: int, is_lossy: bool, home: str | None, as_json: bool
+) -> None:
+    """Bring the runs of an export, made by flightlog export, into a home.
+
+    Everything is checked before anything is recorded. A run that is there already is
+    never changed: the same one is left as it is, another one of its name is refused.
+    It may be repeated, also after it was killed.
+
+    \b
+    flightlog import best.zip
+    """
+    from flightlog.cli.importing import import_runs
+
+    with _telling():
+        import_runs(
+            find_home(home),
+            file,
+            size_max=size_max,
+            is_lossy=is_lossy,
+            as_json=as_json,
+        )
+
+
+@flightlog.command(short_help="Ask anything in SQL, of all runs at once.")
+@click.argument("query")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a header.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take.",
+)
+@click.option(
+    "--memory",
+    "memory_mb",
+    type=int,
+    default=1024,
+    show_default=True,
+    metavar="MB",
+    help="What its work, and also its result, may take.",
+)
+@_home
+@_json
+def sql(
+    query: str,
+    as_csv: bool,
+    timeout_s: float,
+    memory_mb: int,
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Run one query, or that on stdin for "-", over runs, config, summary, history.
+
+    It can read nothing else and change nothing. Needs: pip install "flightlog[sql]".
+
+    \b
+    flightlog sql "SELECT name, state, duration FROM runs ORDER BY created_at"
+    flightlog sql "SELECT run_id, min(value) FROM history WHERE key = 'loss' GROUP BY 1"
+    flightlog sql "DESCRIBE history"
+
+    On a terminal a table; in a pipe one line a row, fields separated by tabs.
+    """
+    from flightlog.cli.querying import Form, print_query
+
+    if as_csv and as_json:
+        raise click.UsageError("--csv or --json, not both")
+    form = Form.JSON if as_json else Form.CSV if as_csv else Form.TABLE
+    with _telling():
+        print_query(
+            _existing(home), query, form, timeout_s=timeout_s, memory_mb=memory_mb
+        )
 
 
 @contextmanager
@@ -167,12 +353,12 @@ def _telling() -> Iterator[None]:
     except HomeLocked as error:
         message = f"a daemon serves {error.path}; stop it first: flightlogd stop"
         _fail(f"{message} --home {error.path}", FAILED)
-    except (CommError, StorageError, OSError) as error:
+    except (Error, StorageError, OSError) as error:
         _fail(str(error), FAILED)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    talk(f"Error: {plain(message)}")
+    talk("Error: " + "\n".join(map(plain, message.splitlines())))
     sys.exit(code)
 
 
@@ -183,7 +369,7 @@ def _existing(name: str | None) -> Home:
         NotFoundError: There is not.
     """
     home = find_home(name)
-    if not home.log.is_dir():
+    if not home.log.is_dir() and not home.state.exists():
         raise NotFoundError(
             f"nothing has been logged in {home.root}; name another folder with "
             "--home or FLIGHTLOG_HOME"

@@ -1,8 +1,9 @@
 """The event log checked: what of it is damaged, and whose events that cost."""
 
 import sqlite3
+from pathlib import Path
 
-from flightlog.cli.findings import Findings, Problem
+from flightlog.cli.findings import Findings, Problem, listed
 from flightlog_storage.checkpoint import Checkpoint, read_checkpoint
 from flightlog_storage.codec import run_of
 from flightlog_storage.database import Database
@@ -13,7 +14,7 @@ from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
 from flightlog_storage.segment import Damage, DamageKind, first_offset_of
 from flightlog_storage.verification import SequenceHole, VerifyReport, verify
 
-__all__ = ("check_log",)
+__all__ = ("check_log", "check_set_aside")
 
 _SET_ASIDE = "the next start of the daemon sets it aside"
 
@@ -21,6 +22,10 @@ _SET_ASIDE = "the next start of the daemon sets it aside"
 def check_log(home: Home, findings: Findings) -> None:
     """Read every frame of the log and compare its checksums."""
     folded = read_checkpoint(home.state)
+    if not home.log.is_dir():
+        what = "the event log is gone"
+        findings.problems.append(Problem("log", what, events=folded.offset or None))
+        return
     if folded.log_id not in ("", LogReader(home.log).log_id.hex()):
         what = "this is not the log that state.db was made from: that one is gone"
         findings.problems.append(Problem("log", what, events=folded.offset))
@@ -43,6 +48,26 @@ def check_log(home: Home, findings: Findings) -> None:
     if lacking > 0:
         what = "the log ends before what state.db was made from: its end is gone"
         findings.problems.append(Problem("log", what, events=lacking))
+
+
+def check_set_aside(home: Home, findings: Findings) -> None:
+    """Tell of what was folded from logs that are gone, as long as it is kept.
+
+    It is no damage of the log that is there now, and no reason not to replay that.
+    """
+    for folder in sorted(home.quarantine.glob("projections-*")):
+        folded = read_checkpoint(folder / "state.db")
+        runs = _folded_paths(folder / "state.db")
+        what = "these states and histories were made from a log that is gone or was cut"
+        findings.problems.append(
+            Problem(
+                f"quarantine/{folder.name}",
+                listed(f"{what}; runs in them", runs) if runs else what,
+                run=runs[0] if len(runs) == 1 else None,
+                events=folded.offset or None,
+                cure=f"delete {folder} when you need it no more",
+            )
+        )
 
 
 def _was_durable(damage: Damage, folded: Checkpoint) -> bool:
@@ -112,6 +137,15 @@ def _folded_runs(home: Home) -> dict[WriterId, str]:
     except (HomeUnusable, sqlite3.Error):
         pass  # Told where the projections are checked.
     return runs
+
+
+def _folded_paths(state: Path) -> list[str]:
+    """Return the runs in a database that was set aside, as far as it can be read."""
+    try:
+        with Database.open_reader(state) as database:
+            return [f"{r.entity}/{r.project}/{r.id}" for r in database.find_runs()]
+    except (HomeUnusable, CorruptData, sqlite3.Error):
+        return []
 
 
 def _of_damage(

@@ -24,11 +24,15 @@ class Problem:
 
 @dataclass(slots=True)
 class Findings:
-    """What was checked and found. Notes are worth a look and no damage."""
+    """What was checked and found. Notes are worth a look and no damage.
+
+    `lost` has how many events of which runs were lost for good, in a known way.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
 
 
 def listed(what: str, items: list[str]) -> str:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from flightlog._runs import reading
-from flightlog.api import Api
+from flightlog.apis.public import Api
+from flightlog.apis.public.reading import reading
 from flightlog.cli.output import (
     age,
     emit_json,

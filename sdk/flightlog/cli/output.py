@@ -20,11 +20,13 @@ __all__ = (
     "iso",
     "plain",
     "shown",
+    "sized",
     "talk",
 )
 
 VALUE_LENGTH_MAX = 200  # Of a value shown to people.
 _JOINER = "\u200d"  # Between the parts of some emoji; harmless.
+_UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _AGES = ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -118,6 +120,14 @@ def age(seconds: float, now: float) -> str:
         if passed >= size:
             return f"{int(passed // size)} {unit} ago"
     return "now"
+
+
+def sized(count: float) -> str:
+    """Return a number of bytes as people read it."""
+    for size, unit in _UNITS:
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
 
 
 def _text(value: object) -> str:

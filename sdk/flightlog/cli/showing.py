@@ -5,27 +5,25 @@ from collections.abc import Mapping
 from signal import Signals
 from typing import Any
 
-from flightlog._runs import reading
-from flightlog.api import Api
+from flightlog.cli.naming import find_run
 from flightlog.cli.output import age, emit, emit_json, flat, iso, plain, shown, talk
-from flightlog.errors import BadArgumentError, NotFoundError
 from flightlog_storage.database import Database, MissingEvents
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import WriterId
 from flightlog_storage.home import Home
 from flightlog_storage.names import default_name
-from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import RunState, WriterState, WriterStatus
 
 __all__ = ("show_run",)
 
 KEYS_MAX = 50  # Of config and of summary each.
+SYSTEM_MAX = 6  # Of the system metrics; the first are the run's own.
 WRITERS_MAX = 16
 
 
 def show_run(home: Home, name: str, *, is_all: bool, as_json: bool) -> None:
     """Print what is known of the run called `name`."""
-    state = _find(home, name)
+    state = find_run(home, name)
     gaps = _gaps(home, state.number)
     if as_json:
         emit_json("flightlog.run/1", _data(state, gaps))
@@ -34,34 +32,14 @@ def show_run(home: Home, name: str, *, is_all: bool, as_json: bool) -> None:
     limit = None if is_all else KEYS_MAX
     lines += _section("config", state.config, limit)
     lines += _section("summary", state.summary, limit)
+    lines += _section("system", state.system, None if is_all else SYSTEM_MAX)
     lines += _writers(state, None if is_all else WRITERS_MAX)
     lines += ["", "lost"] if gaps else []
     lines += [f"  {_gap_text(gap)}" for gap in gaps[:limit]]
     emit("\n".join(lines))
     if state.lost_count:
-        talk(f"{state.lost_count} events of this run are lost")
-
-
-def _find(home: Home, name: str) -> RunState:
-    """Return the run with this path, or the only one with this id or name."""
-    try:
-        return Api(home=home.root).run(name).load()
-    except NotFoundError:
-        if "/" in name:
-            raise
-    reader = HomeReader(home)
-    found = [
-        (row.entity, row.project, row.id)
-        for row in reading(reader.runs)
-        if name in (row.id, row.name or default_name(row.id))
-    ]
-    if len(found) > 1:
-        paths = ", ".join("/".join(key) for key in found[:10])
-        raise BadArgumentError(f"{name} may be any of {paths}")
-    state = reading(lambda: reader.state(found[0])) if found else None
-    if state is None:
-        raise NotFoundError(f"there is no run {name} in {home.root}; see flightlog ls")
-    return state
+        count = state.lost_count
+        talk(f"{count} events of this run are lost; see flightlog verify --full")
 
 
 def _gaps(home: Home, number: int) -> list[MissingEvents]:
@@ -147,7 +125,7 @@ def _gap_text(gap: MissingEvents) -> str:
 def _data(state: RunState, gaps: list[MissingEvents]) -> dict[str, Any]:
     same = (
         "entity project id notes group job_type tags exit_code signal config summary"
-        " metadata last_step row_count lost_count"
+        " system metadata last_step row_count lost_count"
     )
     return {
         "path": f"{state.entity}/{state.project}/{state.id}",

@@ -1,0 +1,1 @@
+"""Where code for W&B's public API looks for it: `flightlog.apis.public`."""

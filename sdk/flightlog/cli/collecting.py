@@ -1,0 +1,112 @@
+"""`flightlog gc`: what nothing needs any more, deleted or only told."""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from flightlog.cli.output import (
+    age,
+    emit_json,
+    emit_table,
+    is_terminal,
+    iso,
+    plain,
+    sized,
+    talk,
+)
+from flightlog.errors import BadArgumentError
+from flightlog_storage.garbage import Collected, Garbage, Item, collect, find_garbage
+from flightlog_storage.home import Home
+
+__all__ = ("collect_garbage", "seconds_of")
+
+SHOWN_MAX = 20  # On a terminal; in a pipe and in JSON are all.
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+
+def seconds_of(text: str) -> float:
+    """Return a time in seconds that is given with its unit.
+
+    Raises:
+        BadArgumentError: It is none.
+    """
+    found = _TIME.fullmatch(text.strip())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else math.inf
+    if seconds > 1e9:
+        raise BadArgumentError(f"{text!r} is no time such as 24h, 30min, 0s or 7d")
+    return seconds
+
+
+def collect_garbage(home: Home, grace_s: float, *, is_dry: bool, as_json: bool) -> bool:
+    """Delete garbage, or with `is_dry` only list it; return whether none stays.
+
+    Raises:
+        StorageError, OSError: What is needed cannot be told; nothing is deleted.
+    """
+    garbage = find_garbage(home, grace_s)
+    deleted: list[Item] = []
+    collected = Collected() if is_dry else collect(garbage, done=deleted.append)
+    items = garbage.items if is_dry else deleted
+    if as_json:
+        data = _data(garbage, collected, items)
+        emit_json("flightlog.gc/1", {"dry_run": is_dry, "grace_s": grace_s} | data)
+    else:
+        _print(garbage, collected, items, is_dry=is_dry)
+    return not collected.failed
+
+
+def _print(
+    garbage: Garbage, collected: Collected, items: Sequence[Item], *, is_dry: bool
+) -> None:
+    root, now = garbage.home.root, time.time()
+    shown = items[:SHOWN_MAX] if is_terminal() else items
+    if items:
+        rows = [
+            [
+                str(item.path.relative_to(root)),
+                str(item.size),
+                age(item.changed_at, now) if is_terminal() else iso(item.changed_at),
+            ]
+            for item in shown
+        ]
+        emit_table(["PATH", "BYTES", "CHANGED"], rows)
+    if len(shown) < len(items):
+        talk(f"… and {len(items) - len(shown):,} more: --json or a pipe")
+    verb = "would be deleted" if is_dry else "deleted"
+    total = sized(sum(item.size for item in items))
+    talk(f"{len(items):,} files with {total} that nothing needs {verb} in {root}")
+    if garbage.young_count:
+        young = sized(garbage.young_size)
+        talk(f"{garbage.young_count:,} more, with {young}, are too young: --grace")
+    for item in garbage.quarantine:
+        talk(f"left alone: quarantine/{plain(item.path.name)}, {sized(item.size)}")
+    for path in garbage.strangers:
+        talk(f"left alone, for it is no blob: {plain(path)}")
+    for path, why in collected.failed:
+        talk(f"cannot be deleted: {plain(path)}: {plain(why)}")
+
+
+def _data(
+    garbage: Garbage, collected: Collected, items: Sequence[Item]
+) -> dict[str, Any]:
+    return {
+        "count": len(items),
+        "bytes": sum(item.size for item in items),
+        "items": [_item_data(garbage, item) for item in items],
+        "needed_blobs": garbage.named_count,
+        "young": {"count": garbage.young_count, "bytes": garbage.young_size},
+        "quarantine": [_item_data(garbage, item) for item in garbage.quarantine],
+        "not_ours": garbage.strangers,
+        "failed": [{"path": path, "why": why} for path, why in collected.failed],
+    }
+
+
+def _item_data(garbage: Garbage, item: Item) -> dict[str, Any]:
+    return {
+        "path": str(item.path.relative_to(garbage.home.root)),
+        "bytes": item.size,
+        "changed_at": iso(item.changed_at),
+    }

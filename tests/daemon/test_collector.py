@@ -1,0 +1,168 @@
+"""The collector: what the worker deletes by itself, and when it does not."""
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.storage.recording import Recorded, writer_id
+from tests.system.harness import wait_until
+
+from flightlog_storage.blobs import BlobStore, stage_bytes
+from flightlog_storage.garbage import GRACE_S
+from flightlog_storage.home import Home
+from flightlog_storage.projector import Projector
+from flightlogd import collector as module
+from flightlogd.collector import Collector
+from flightlogd.wakes import Durable
+
+# The worker's process, which does not wait five minutes.
+WORKER = """
+import sys
+from pathlib import Path
+from flightlog_storage.home import Home
+from flightlogd import worker
+worker.FIRST_AFTER_S = 0.05
+worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    recorded = Recorded(tmp_path)
+    recorded.start("run")
+    fold(recorded)
+    return recorded
+
+
+@pytest.fixture
+def collector(recorded: Recorded) -> Collector:
+    collector = Collector(recorded.home)
+    collector.durable = durable(recorded)
+    return collector
+
+
+def durable(recorded: Recorded) -> Durable:
+    return Durable(recorded.log.durable, recorded.log.end_offset)
+
+
+def fold(recorded: Recorded) -> None:
+    projector = Projector(recorded.home)
+    while projector.project(recorded.log.durable):
+        pass
+    projector.close()
+
+
+def waste(home: Home, data: bytes) -> Path:
+    """Store what nobody needs, and did not need yesterday."""
+    staged = stage_bytes(data, home.staging)
+    store = BlobStore(home.blobs)
+    store.keep(staged)
+    path = store.path(staged.digests.sha256)
+    before = time.time() - GRACE_S - 60
+    os.utime(path, (before, before))
+    return path
+
+
+def test_old_garbage_goes_and_that_is_told(
+    recorded: Recorded, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = waste(recorded.home, b"1234")
+
+    collector.collect()
+
+    assert not path.exists()
+    assert "deleted 1 files of 4 bytes" in caplog.text
+
+
+def test_it_looks_again_only_when_the_log_has_grown(
+    recorded: Recorded, collector: Collector
+) -> None:
+    collector.collect()
+    path = waste(recorded.home, b"1234")
+
+    collector.collect()
+    assert path.exists()
+
+    recorded.rows(writer_id("w"), (0, 1.0))
+    collector.durable = durable(recorded)
+    collector.collect()
+    assert not path.exists()
+
+
+def test_what_is_young_has_it_look_again(
+    recorded: Recorded, collector: Collector
+) -> None:
+    path = waste(recorded.home, b"1234")
+    old = path.stat().st_mtime
+    os.utime(path)
+    collector.collect()
+    assert path.exists()
+
+    os.utime(path, (old, old))
+    collector.collect()
+
+    assert not path.exists()
+
+
+def test_it_lets_the_materializer_go_first(
+    recorded: Recorded, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = waste(recorded.home, b"1234")
+    monkeypatch.setattr(module, "BEHIND_EVENTS_MAX", 0)
+    recorded.rows(writer_id("w"), (0, 1.0))
+    collector.durable = durable(recorded)
+
+    collector.collect()
+    assert path.exists()
+
+    fold(recorded)
+    collector.collect()
+    assert not path.exists()
+
+
+def test_in_doubt_it_says_why_and_tries_again(
+    recorded: Recorded, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = waste(recorded.home, b"1234")
+    doubt = recorded.home.quarantine / "projections-1"
+    doubt.mkdir()
+
+    collector.collect()
+    assert path.exists()
+    assert "projections-1" in caplog.text
+
+    doubt.rmdir()
+    collector.collect()
+    assert not path.exists()
+
+
+def test_it_ends_when_its_process_is_to_end(
+    recorded: Recorded, collector: Collector
+) -> None:
+    path = waste(recorded.home, b"1234")
+    collector.stop()
+
+    collector.collect()
+
+    assert path.exists()
+
+
+def test_the_worker_collects_by_itself(recorded: Recorded) -> None:
+    path = waste(recorded.home, b"1234")
+    reading, writing = os.pipe()
+    root = str(recorded.home.root)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, root, str(reading)], pass_fds=(reading,)
+    )
+    os.close(reading)
+    try:
+        os.write(writing, durable(recorded).pack())
+        wait_until(lambda: not path.exists())
+    finally:
+        os.close(writing)
+        assert process.wait(60) == 0

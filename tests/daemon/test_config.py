@@ -1,0 +1,39 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from flightlogd.config import SYSTEM_INTERVAL_S, read_config
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", 15.0), ("30", 30.0), ("0.5", 0.5), ("0.01", 0.1), ("0", 0.0), ("0.0", 0.0)],
+)
+def test_the_interval_of_samples_is_asked_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+    seconds: float,
+) -> None:
+    monkeypatch.setenv("FLIGHTLOG_SYSTEM_INTERVAL_S", text)
+
+    assert read_config(str(tmp_path)).system_interval_s == seconds
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("text", ["often", "-1", "nan", "inf"])
+def test_a_wrong_interval_is_told_and_keeps_no_daemon_down(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("FLIGHTLOG_SYSTEM_INTERVAL_S", text)
+
+    assert read_config(str(tmp_path)).system_interval_s == SYSTEM_INTERVAL_S
+    assert [record.getMessage() for record in caplog.records] == [
+        f"FLIGHTLOG_SYSTEM_INTERVAL_S is no number of seconds: {text!r}"
+    ]

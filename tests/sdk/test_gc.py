@@ -1,0 +1,126 @@
+"""`flightlog gc`: what it says, and what it takes from a home of a real run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.sdk.test_cli import call, daemon, data, environment
+
+from flightlog.cli.collecting import seconds_of
+
+SAVE = """
+import flightlog, sys
+with flightlog.init(project="demo", id=sys.argv[1]) as run:
+    run.save("model.txt", policy="now")
+"""
+DELETE = "import flightlog, sys; flightlog.Api().run(f'demo/{sys.argv[1]}').delete()"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    home = tmp_path / "home"
+    yield home
+    daemon("stop", home)
+
+
+def python(home: Path, code: str, run: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", code, run],
+        check=True,
+        env=environment(home),
+        cwd=home.parent,
+        timeout=60,
+    )
+
+
+def train(home: Path, run: str, *texts: str) -> None:
+    """Save a file with each of the texts, one in place of the other."""
+    for text in texts:
+        (home.parent / "model.txt").write_text(text)
+        python(home, SAVE, run)
+
+
+def blobs(home: Path) -> set[str]:
+    return {path.read_text() for path in (home / "blobs").glob("*/*")}
+
+
+def test_it_takes_what_was_replaced_or_deleted_and_nothing_else(home: Path) -> None:
+    train(home, "a", "old", "shared")
+    train(home, "b", "shared")
+
+    assert "1 more, with 3 B, are too young" in call(home, "gc").stderr
+    listed = call(home, "gc", "--dry-run", "--grace", "0s")
+    found = data(
+        call(home, "gc", "--dry-run", "--grace=0s", "--json"), "flightlog.gc/1"
+    )
+
+    assert listed.stdout.splitlines()[0] == "PATH\tBYTES\tCHANGED"
+    assert "1 files with 3 B that nothing needs would be deleted" in listed.stderr
+    assert (found["dry_run"], found["count"], found["bytes"]) == (True, 1, 3)
+    assert found["items"][0]["path"] in listed.stdout
+    assert blobs(home) == {"old", "shared"}
+
+    done = data(call(home, "gc", "--grace", "0s", "--json"), "flightlog.gc/1")
+
+    assert (done["dry_run"], done["count"], done["failed"]) == (False, 1, [])
+    assert blobs(home) == {"shared"}
+    assert call(home, "verify", "--full").returncode == 0
+
+
+def test_deleting_one_run_leaves_what_the_other_needs(home: Path) -> None:
+    train(home, "a", "shared")
+    train(home, "b", "shared")
+    left: set[str]
+    for run, left in (("a", {"shared"}), ("b", set())):
+        python(home, DELETE, run)
+        assert call(home, "gc", "--grace", "0s").returncode == 0
+        assert blobs(home) == left
+
+
+def test_where_it_cannot_be_told_nothing_goes_and_it_says_why(home: Path) -> None:
+    train(home, "a", "old", "new")
+    daemon("stop", home)
+    (home / "state.db").write_bytes(b"nonsense" * 1000)
+
+    result = call(home, "gc", "--grace", "0s")
+
+    assert result.returncode == 1
+    assert "state.db" in result.stderr
+    assert blobs(home) == {"old", "new"}
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="for root there are no permissions")
+def test_what_cannot_be_deleted_is_told_and_the_code_is_1(home: Path) -> None:
+    train(home, "a", "old", "new")
+    folders = list((home / "blobs").iterdir())
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        result = call(home, "gc", "--grace", "0s")
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+
+    assert result.returncode == 1
+    assert "cannot be deleted" in result.stderr
+    assert blobs(home) == {"old", "new"}
+
+
+@pytest.mark.parametrize("grace", ["", "1", "-1h", "soon", "1 week", "nan h", "9e9d"])
+def test_a_grace_that_is_no_time_is_2(home: Path, grace: str) -> None:
+    train(home, "a", "new")
+
+    result = call(home, "gc", f"--grace={grace}")
+
+    assert result.returncode == 2
+    assert "24h" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0s", 0), ("1.5h", 5400), ("30 min", 1800), ("2d", 172_800)]
+)
+def test_a_grace_is_a_number_with_its_unit(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds

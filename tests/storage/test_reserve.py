@@ -1,0 +1,252 @@
+"""Last events on a disk that is full: a real one, where this may mount it."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from flightlog_storage import spool_writer as spool_module
+from flightlog_storage.buffers import allocate
+from flightlog_storage.codec import RunKey, packer
+from flightlog_storage.process import this_process
+from flightlog_storage.reserve import adopt_reserve
+from flightlog_storage.spool import SpoolOwner, chunks, remove_spool
+from flightlog_storage.spool_reader import SpoolReader
+from flightlog_storage.spool_writer import SpoolWriter
+
+pack = packer().pack
+LAST = pack({"event": "RunFinished"})
+
+
+def writer_in(folder: Path) -> SpoolWriter:
+    run = RunKey("someone", "project", "run", 0)
+    owner = SpoolOwner(os.urandom(16), this_process(), run)
+    return SpoolWriter(folder, owner, lambda: None)
+
+
+def put_row(writer: SpoolWriter, size: int) -> None:
+    writer.put_row(("a",), lambda number: pack((number, 0, 1.0, "x" * size)))
+
+
+def note(writer: SpoolWriter, count: int) -> None:
+    writer.note(pack({"event": "Gap", "count": count}))
+
+
+def items_in(folder: Path) -> list[object]:
+    """Return the events of a spool, for each row a "row"."""
+    found: list[object] = []
+    reader = SpoolReader(folder)
+    while cut := reader.cut():
+        stream = msgpack.Unpacker()
+        stream.feed(cut.payload)
+        stream.skip()  # The definitions.
+        found += [item if type(item) is dict else "row" for item in stream]
+    reader.close()
+    assert reader.damage is None
+    return found
+
+
+def fill(disk: Path) -> None:
+    with open(disk / "filler", "ab", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(bytes(4096))
+        except OSError:
+            pass
+
+
+def interrupt_rolls(
+    monkeypatch: pytest.MonkeyPatch, handle: Callable[[], None]
+) -> None:
+    """Call a signal handler inside each roll, where a real one may come."""
+
+    def interrupted(fd: int, size: int) -> None:
+        handle()
+        allocate(fd, size)
+
+    monkeypatch.setattr(spool_module, "allocate", interrupted)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "none", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+@pytest.fixture(params=["mapped", "plain"])
+def full(
+    disk: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[SpoolWriter, int]]:
+    """A writer on a disk that takes nothing more, and how many rows it has taken."""
+    if request.param == "plain":
+        monkeypatch.setattr(spool_module, "_MAPPABLE", frozenset())
+    writer = writer_in(disk)
+    put_row(writer, 1000)
+    fill(disk)
+    count = 1
+    for size in (1000, 0):
+        try:
+            while True:
+                put_row(writer, size)
+                count += 1
+        except OSError:
+            pass
+    yield writer, count
+    writer.close()
+
+
+def test_the_last_event_is_told_on_a_full_disk(full: tuple[SpoolWriter, int]) -> None:
+    writer, count = full
+
+    writer.seal(LAST)
+
+    assert items_in(writer.folder) == ["row"] * count + [{"event": "RunFinished"}]
+
+
+def test_what_was_noted_last_comes_before_the_last_event(
+    full: tuple[SpoolWriter, int],
+) -> None:
+    writer, count = full
+    for lost in (1, 70_000, 2):
+        note(writer, lost)
+
+    writer.seal(LAST)
+
+    gap = {"event": "Gap", "count": 2}
+    last = {"event": "RunFinished"}
+    assert items_in(writer.folder) == ["row"] * count + [gap, last]
+
+
+def test_what_was_noted_is_the_end_of_a_dead_writers_spool(
+    full: tuple[SpoolWriter, int],
+) -> None:
+    writer, count = full
+    note(writer, 7)
+    writer.close()
+
+    for _ in range(2):  # Who adopts it may be killed, and starts over.
+        adopt_reserve(writer.folder)
+
+    gap = {"event": "Gap", "count": 7}
+    assert items_in(writer.folder) == ["row"] * count + [gap]
+
+
+def test_what_is_noted_no_more_is_not_told(full: tuple[SpoolWriter, int]) -> None:
+    writer, count = full
+    note(writer, 7)
+    writer.note(b"")
+    writer.close()
+
+    adopt_reserve(writer.folder)
+
+    assert items_in(writer.folder) == ["row"] * count
+
+
+def test_a_forked_child_leaves_what_is_noted_to_its_parent(
+    full: tuple[SpoolWriter, int],
+) -> None:
+    writer, count = full
+    note(writer, 7)
+    writer.acquire()
+    child = os.fork()
+    if not child:
+        try:
+            writer.orphan()
+            writer.roll(0)  # As a handler's fork inside a roll goes on.
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    writer.release()
+
+    writer.seal(LAST)
+
+    assert len(items_in(writer.folder)) == count + 2
+
+
+def test_a_handler_that_ends_the_run_inside_a_roll_on_a_full_disk_is_heard(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)  # So it has no room there.
+    fill(disk)
+    note(writer, 7)
+
+    interrupt_rolls(
+        monkeypatch,
+        lambda: writer.seal(pack({"event": "RunFinished", "text": "x" * 200})),
+    )
+    writer.roll(0)
+
+    found = items_in(writer.folder)
+    assert found[:2] == ["row", {"event": "Gap", "count": 7}]
+    assert len(found) == 3
+    writer.close()
+
+
+def test_rows_of_handlers_that_no_roll_had_room_for_are_counted(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    fill(disk)
+
+    interrupt_rolls(monkeypatch, lambda: put_row(writer, 1000))
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            writer.roll(0)
+    monkeypatch.undo()
+
+    assert writer.give_up_deferred() == 2
+    assert writer.give_up_deferred() == 0
+    assert items_in(writer.folder) == ["row"]
+    writer.close()
+
+
+def test_rows_of_handlers_are_kept_until_there_is_room(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    fill(disk)
+
+    interrupt_rolls(monkeypatch, lambda: put_row(writer, 1000))
+    with pytest.raises(OSError, match="No space left"):
+        writer.roll(0)
+    monkeypatch.undo()
+    (disk / "filler").unlink()
+
+    assert writer.give_up_deferred() == 0
+    assert items_in(writer.folder) == ["row"] * 2
+    writer.close()
+
+
+def test_a_spool_goes_with_its_reserve(tmp_path: Path) -> None:
+    writer = writer_in(tmp_path)
+    note(writer, 7)
+    writer.close()
+
+    remove_spool(writer.folder)
+
+    assert not writer.folder.exists()
+
+
+def test_a_reserve_that_is_not_needed_is_no_chunk(tmp_path: Path) -> None:
+    writer = writer_in(tmp_path)
+    put_row(writer, 1)
+
+    writer.seal(LAST)
+
+    assert chunks(writer.folder) == [1]
+    writer.close()
