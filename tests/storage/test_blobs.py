@@ -5,6 +5,8 @@ import errno
 import hashlib
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,49 @@ def kept(root: Path, store: BlobStore, data: bytes = DATA) -> str:
 
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def command(*words: str | Path) -> None:
+    """Run a command of the system, or skip the test that needs it."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip(f"{words[0]} is not installed")
+    if done.returncode:
+        pytest.skip(f"{words[0]} does not work here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def sharing_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk whose files can share their blocks."""
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    disk.mkdir()
+    command("mkfs.btrfs", "--quiet", image)
+    command("mount", "-o", "loop", image, disk)
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def used(disk: Path) -> int:
+    subprocess.run(["sync", "--file-system", disk], check=True)
+    found = os.statvfs(disk)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+
+def test_a_copy_shares_the_blocks_of_its_file_where_the_disk_can(
+    sharing_disk: Path,
+) -> None:
+    size = 16 << 20
+    path = source(sharing_disk, os.urandom(size))
+    before = used(sharing_disk)
+
+    staged = stage_file(path, sharing_disk)
+
+    assert used(sharing_disk) - before < size / 4
+    path.write_bytes(bytes(size))
+    assert hash_file(staged.path) == staged.digests
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1])
