@@ -38,7 +38,9 @@ __all__ = (
     "copy_file",
     "digests_of",
     "hash_file",
+    "is_sha256",
     "md5_of",
+    "named_in",
     "read_small",
     "stage_bytes",
     "stage_file",
@@ -50,6 +52,7 @@ CHUNK_SIZE = 1 << 20
 
 _FICLONE = 0x40049409  # ioctl: share the blocks of another file (btrfs, xfs …).
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_WITHIN = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _FILE_MODE = 0o600
 
 
@@ -126,7 +129,7 @@ class BlobStore:
         Raises:
             CorruptData: This is not the name of a blob.
         """
-        if not _SHA256.fullmatch(sha256):
+        if not is_sha256(sha256):
             raise CorruptData("blobs", 0, f"{sha256[:80]!r} names no blob")
         return self._root / sha256[:2] / sha256
 
@@ -241,6 +244,16 @@ class BlobStore:
             raise CorruptData(_shown(path), 0, "the blob is missing") from error
         if digest.hexdigest() != sha256:
             raise CorruptData(_shown(path), 0, "its bytes are not what it is named")
+
+
+def is_sha256(name: str) -> bool:
+    """Whether blobs have such names."""
+    return _SHA256.fullmatch(name) is not None
+
+
+def named_in(data: bytes, start: int = 0) -> list[bytes]:
+    """Return what may name a blob in some bytes, and does not end before `start`."""
+    return [found[0] for found in _WITHIN.finditer(data) if found.end() > start]
 
 
 def check_blob(store: BlobStore, sha256: str, size: int, *, full: bool) -> str | None:

@@ -5,11 +5,11 @@ which folds what the materializer has not got to yet.
 """
 
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from flightlog_storage.asset_fold import change_assets, given_up
+from flightlog_storage.blobs import named_in
 from flightlog_storage.catalog import Catalog
 from flightlog_storage.codec import EDITOR_RANK, RunKey, run_of
 from flightlog_storage.database import Database, DeadLetter, Editor, MissingEvents
@@ -39,9 +39,8 @@ from flightlog_storage.segment import Damage
 
 __all__ = ("UNKNOWN_KIND", "Folded", "Folding", "named_run")
 
-DEAD_LETTER_SIZE_MAX = 64 << 10
+DEAD_LETTER_SIZE_MAX = 64 << 10  # And what may name blobs behind that.
 UNKNOWN_KIND = "of a kind that this version does not know, and it may name blobs"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 RANK_MAX = (1 << 31) - 1  # What a part holds; larger ones from the wire are cut.
 
 logger = logging.getLogger(__name__)
@@ -66,9 +65,7 @@ class Folded:
 
     def refuse(self, frame: Frame, item: Malformed, index: int = 0) -> None:
         """Keep an event, or the rest of a frame, as a dead letter."""
-        raw = item.raw[:DEAD_LETTER_SIZE_MAX]
-        letter = DeadLetter(frame.offset + index, frame.writer, item.reason, raw)
-        self.dead_letters.append(letter)
+        self._bury(frame, index, item.reason, item.raw)
         self.refused += item.count
 
     def keep(self, frame: Frame, item: Rows | Unknown, index: int) -> None:
@@ -76,16 +73,22 @@ class Folded:
         if isinstance(item, Rows):
             self.rows.append(item)
             return
-        text = repr(item.fields)
-        if not _DIGEST.search(text):
-            return
-        raw = text.encode("utf-8", "backslashreplace")[:DEAD_LETTER_SIZE_MAX]
-        offset = frame.offset + index
-        self.dead_letters.append(DeadLetter(offset, frame.writer, UNKNOWN_KIND, raw))
+        raw = repr(item.fields).encode("utf-8", "backslashreplace")
+        if named_in(raw):
+            self._bury(frame, index, UNKNOWN_KIND, raw)
+
+    def _bury(self, frame: Frame, index: int, reason: str, raw: bytes) -> None:
+        named = named_in(raw, DEAD_LETTER_SIZE_MAX)
+        raw = b" ".join((raw[:DEAD_LETTER_SIZE_MAX], *named))
+        letter = DeadLetter(frame.offset + index, frame.writer, reason, raw)
+        self.dead_letters.append(letter)
 
 
 class Folding:
-    """Folds frames, in the order of the log, into the states of their runs."""
+    """Folds frames, in the order of the log, into the states of their runs.
+
+    `states`, `artifacts` and `dead_letters` have what is not saved yet.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -94,9 +97,15 @@ class Folding:
         self._named: dict[tuple[str, str, str], int] = {}
         self.states: dict[int, RunState] = {}
         self.artifacts = Catalog(database.artifacts)
+        self.dead_letters: list[DeadLetter] = []
 
     def fold(self, frame: Frame, payload: bytes) -> Folded:
         """Fold one frame; never raises for what the payload holds."""
+        folded = self._fold(frame, payload)
+        self.dead_letters += folded.dead_letters
+        return folded
+
+    def _fold(self, frame: Frame, payload: bytes) -> Folded:
         state = self._state_of(frame.writer) or self._start(frame, payload)
         folded = Folded(state)
         if state is None:

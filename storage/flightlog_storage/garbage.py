@@ -25,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from flightlog_storage.blob_lock import alone, begin_of_time
-from flightlog_storage.blobs import BlobStore
+from flightlog_storage.blobs import BlobStore, is_sha256, named_in
 from flightlog_storage.database import Database
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.folding import UNKNOWN_KIND, Folding
@@ -43,8 +43,6 @@ GRACE_S = 86_400.0  # Unless another grace period is asked for.
 BATCH_COUNT_MAX = 256  # Blobs deleted while those who store wait.
 ALL = 1 << 31
 _FOLDER = re.compile(r"[0-9a-f]{2}")
-_BLOB = re.compile(r"[0-9a-f]{64}")
-_DIGESTS = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 class Item(NamedTuple):
@@ -163,7 +161,7 @@ def _needed(
         marks = Marks()
         for digest in _digests(database, folding, store):
             tick()
-            if _BLOB.fullmatch(digest):  # Else it is the name of nothing.
+            if is_sha256(digest):  # Else it is the name of nothing.
                 marks.add(digest)
         owed = {owed.token for _, owed in database.owed_files(ALL)}
         for state in folding.states.values():
@@ -192,12 +190,12 @@ def _digests(database: Database, folding: Folding, store: BlobStore) -> Iterator
                 why = f"what {holder.use} needs cannot be told: {error}"
                 raise HomeUnusable(store.path(holder.manifest), why) from error
             yield from (entry.blob for entry in entries if entry.blob)
-    for letter in database.dead_letters():
+    for letter in (*database.dead_letters(), *folding.dead_letters):
         if letter.reason == UNKNOWN_KIND:
-            why = f"event {letter.offset} is {letter.reason}: upgrade"
+            why = f"an event of {letter.writer.hex()} is {letter.reason}: upgrade"
             raise HomeUnusable(database.path, why)
         # A later version may understand them.
-        yield from (digest.decode() for digest in _DIGESTS.findall(letter.raw))
+        yield from (digest.decode() for digest in named_in(letter.raw))
 
 
 def _blob_folders(home: Home, garbage: Garbage) -> Iterator[Path]:
@@ -214,7 +212,7 @@ def _find_in(folder: Path, marks: Marks, garbage: Garbage) -> None:
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            is_named = _BLOB.fullmatch(entry.name) and entry.name[:2] == folder.name
+            is_named = is_sha256(entry.name) and entry.name[:2] == folder.name
             if is_named and entry.is_file(follow_symlinks=False):
                 names.append(entry.name)
             else:

@@ -205,6 +205,8 @@ class Projector:
                 self._database.save_run(self._folding.states[number])
             for folded in self._folded:
                 self._save_remarks(folded)
+            for letter in self._folding.dead_letters:
+                self._database.add_dead_letter(letter)
             self._folding.artifacts.save()
             gone = {n: self._database.remove_parts(n) for n in self._deleted}
             self._save_tails()
@@ -213,6 +215,7 @@ class Projector:
                     Checkpoint(self._log.log_id.hex(), self._offset, *self._place)
                 )
         self._folding.artifacts.settle()
+        self._folding.dead_letters.clear()
         self._delete_parts(gone)
         grown = {part.run for part in self._new_parts}
         ended = {n for n in touched if not self._folding.states[n].active}
@@ -223,8 +226,6 @@ class Projector:
     def _save_remarks(self, folded: Folded) -> None:
         if folded.editor is not None:
             self._database.save_editor(folded.editor)
-        for letter in folded.dead_letters:
-            self._database.add_dead_letter(letter)
         for missing in folded.missing:
             self._database.add_gap(missing)
 

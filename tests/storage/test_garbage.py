@@ -247,11 +247,35 @@ def test_what_only_a_spool_names_stays(home: Home, process: ProcessIdentity) -> 
     assert sweep(home) == {found.sha256}
 
 
-def test_what_a_refused_event_names_stays(recorded: Recorded, home: Home) -> None:
+def test_what_a_refused_event_names_stays_folded_or_not(
+    recorded: Recorded, home: Home
+) -> None:
     found = kept(home, b"in a dead letter")
     event = encode_event(saved("file", found)).replace(b"size", b"sizf")
     recorded.say(writer_id("w"), event)
+
+    assert sweep(home) == {found.sha256}
+    for _ in settled(recorded):
+        assert sweep(home) == {found.sha256}
+
+
+def test_what_a_long_refused_event_names_stays(recorded: Recorded, home: Home) -> None:
+    found, last = kept(home, b"in a dead letter"), kept(home, b"at its end")
+    entries = [entry(f"{n:0>200}", found) for n in range(400)]
+    event = ArtifactLogged(
+        time=1.0, name="a", token="t", entries=[*entries, entry("z", last)]
+    )
     fold(recorded)
+    recorded.tell(writer_id("w"), event)  # Without a type it is refused.
+    fold(recorded)
+
+    assert sweep(home) == {found.sha256, last.sha256}
+
+
+def test_what_a_refused_event_in_a_spool_names_stays(home: Home) -> None:
+    found = kept(home, b"in a spool")
+    event = encode_event(saved("file", found)).replace(b"size", b"sizf")
+    spool(home).put(event)
 
     assert sweep(home) == {found.sha256}
 
@@ -295,10 +319,20 @@ def damaged_log(recorded: Recorded) -> None:
     spoil(path, data.index(frames[0].writer, len(data) // 2))
 
 
+NEWER = msgpack.packb({"event": "Newer", "time": 1.0, "blobs": ["ab" * 32]})
+
+
 def event_of_a_newer_version(recorded: Recorded) -> None:
-    event = msgpack.packb({"event": "Newer", "time": 1.0, "blobs": ["ab" * 32]})
-    recorded.say(writer_id("w"), event)
+    recorded.say(writer_id("w"), NEWER)
     fold(recorded)
+
+
+def event_of_a_newer_version_not_folded(recorded: Recorded) -> None:
+    recorded.say(writer_id("w"), NEWER)
+
+
+def event_of_a_newer_version_in_a_spool(recorded: Recorded) -> None:
+    spool(recorded.home).put(NEWER)
 
 
 def missing_manifest(recorded: Recorded) -> None:
@@ -344,6 +378,8 @@ def projections_set_aside(recorded: Recorded) -> None:
         another_log,
         damaged_log,
         event_of_a_newer_version,
+        event_of_a_newer_version_not_folded,
+        event_of_a_newer_version_in_a_spool,
         missing_manifest,
         damaged_manifest,
         nameless_spool,
