@@ -1,15 +1,16 @@
 # VENV: where an environment is made. PYTHON: with which interpreter. ARGS: for pytest.
 PYTHON ?= python3
 demo: VENV ?= .venv-demo
-test lint bench: VENV ?= .venv-test
+test torture lint bench: VENV ?= .venv-test
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 ARGS ?= -q -n auto --dist loadfile
 PEERS ?=
-.PHONY: help demo test lint bench
+.PHONY: help demo test torture lint bench
 
 help:
 	@echo "make demo   a small training run, logged and read back (in .venv-demo)"
 	@echo "make test   install and run all tests (in .venv-test)"
+	@echo "make torture what kills and cuts at random, a hundred times as much"
 	@echo "make lint   formatting, lint and types (in .venv-test)"
 	@echo "make bench  the benchmarks, beside peers in environments of their own"
 
@@ -24,6 +25,13 @@ test:
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 	$(PIP) install --quiet --group test --editable .
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+# Simulated disks and real kills. For instance: FLIGHTLOG_EFFORT=1000 make torture
+torture: export FLIGHTLOG_EFFORT ?= 100
+torture:
+	$(MAKE) test ARGS="-q -n auto tests/simulation tests/system/test_exactly_once.py \
+		tests/system/test_kills.py tests/system/test_gc.py tests/system/test_output_kills.py \
+		tests/storage/test_spool.py --timeout 0"
 
 lint:
 	$(PYTHON) -m venv $(VENV)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.effort import tries
 from tests.system.harness import (
     environment,
     run_state,
@@ -127,7 +128,7 @@ def assert_is_whole(home: Home, asset: Asset, data: Path) -> None:
         assert check_blob(store, entry.blob or "", entry.size, full=True) is None
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(tries(3)))
 def test_an_archive_killed_at_any_moment_is_whole_in_the_end(
     home: Home, daemon: "subprocess.Popen[bytes]", data: Path, seed: int
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.effort import tries
 
 from flightlog_storage.event import WriterId
 from flightlog_storage.eventlog import AppendFailed, EventLog
@@ -219,7 +220,7 @@ def test_what_is_not_understood_is_refused(
     assert last_of(ask(intake, *frame(A, 1))) == 1, "and the connection goes on"
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(tries(20)))
 def test_random_bytes_change_nothing(intake: Intake, log: EventLog, seed: int) -> None:
     noise = [os.urandom(seed * 7 % 100) for _ in range(seed % 4)]
 

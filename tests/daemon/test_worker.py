@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from tests.effort import tries
 from tests.system.harness import (
     environment,
     kill_all,
@@ -153,7 +154,7 @@ def swept(home: Home) -> int:
         worker.close()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(tries(3)))
 def test_a_worker_killed_at_any_moment_loses_nothing(
     home: Home, daemon: "subprocess.Popen[bytes]", seed: int
 ) -> None:

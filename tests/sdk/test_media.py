@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as pillow
 from PIL import ImageSequence
+from tests.effort import tries
 from tests.sdk.conftest import Lab, state_of, wait_until
 
 import flightlog
@@ -454,7 +455,7 @@ def test_a_histogram_stands_in_the_row(live: flightlog.Run) -> None:
     assert (sum(rows[2]["c"]["values"]), rows[2]["c"]["not_finite"]) == (1, 3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=tries(100))
 @given(
     st.lists(st.floats() | st.floats(1e9, 1e9 + 1)),
     st.sampled_from([np.float16, np.float32, np.float64, list]),
@@ -561,7 +562,7 @@ class _Kept:
         return "kept"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60))
 @given(st.lists(st.tuples(_CELLS, _CELLS), max_size=4))
 def test_any_cells_come_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, Any]]

@@ -2,6 +2,7 @@ import errno
 import random
 
 import pytest
+from tests.effort import tries
 from tests.simulation.sample import (
     FOLDER,
     QUARANTINE,
@@ -18,7 +19,7 @@ from flightlog_storage.eventlog import AppendFailed, EventLog
 from flightlog_storage.segment import Damage, DamageKind
 from flightlog_storage.verification import verify
 
-SEEDS = range(500)
+SEEDS = range(tries(500))
 SEGMENT_SIZE = 4000
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 
 from flightlog_storage.compaction import merge_parts
 from flightlog_storage.event import Rows
@@ -208,7 +209,7 @@ def model(logged: list[Logged], query: Query) -> list[Row]:
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150))
 @given(st.lists(logged_rows, max_size=4), logged_rows, queries)
 def test_history_is_what_was_logged(
     parts: list[list[Logged]], tail: list[Logged], query: Query
@@ -231,7 +232,7 @@ def test_history_is_what_was_logged(
         assert [cell is not None for cell in table.column(key).to_pylist()] == known
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=tries(40))
 @given(st.lists(logged_rows, min_size=1, max_size=4))
 def test_merged_parts_hold_the_same_history(parts: list[list[Logged]]) -> None:
     query = Query(with_time=True)
@@ -247,7 +248,7 @@ def test_merged_parts_hold_the_same_history(parts: list[list[Logged]]) -> None:
     assert json.dumps(rows) == json.dumps(expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150))
 @given(st.lists(logged_rows, max_size=4), logged_rows, queries, st.integers(1, 30))
 def test_a_sample_is_some_of_the_history(
     parts: list[list[Logged]], tail: list[Logged], query: Query, samples: int
@@ -266,7 +267,7 @@ def test_a_sample_is_some_of_the_history(
     assert repr(list(sample.to_dicts())) == repr(list(expected.to_dicts()))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150))
 @given(
     st.lists(st.lists(st.integers(0, 60), min_size=1, unique=True), max_size=4),
     st.lists(st.integers(0, 400), max_size=40),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 from tests.storage.recording import Recorded, packed_rows, settled, writer_id
 
 from flightlog_storage import run_values
@@ -76,7 +77,7 @@ def written(state: RunState) -> str:
 
 
 @pytest.mark.parametrize("packed_size_max", [60, 1 << 20])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(batches=st.lists(st.lists(EVENTS, max_size=5), max_size=4))
 def test_the_database_keeps_the_order(
     packed_size_max: int, batches: list[list[Event | Rows]]
@@ -96,7 +97,7 @@ def test_the_database_keeps_the_order(
             assert written(loaded) == written(state)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(st.lists(ROW, min_size=1, max_size=6), st.sets(st.integers(1, 5)))
 def test_the_order_does_not_hang_on_the_frames(
     rows: list[dict[str, Any]], cuts: set[int]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 from tests.storage.looking import Looked
 
 from flightlog_storage.blobs import BlobStore
@@ -573,7 +574,7 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=tries(60))
 @given(steps=_STEPS, mode=st.sampled_from(["rolling", "overwrite_versions"]))
 def test_after_the_last_look_the_last_bytes_of_all_are_kept(
     steps: list[tuple[str, str, bytes]], mode: str

@@ -4,6 +4,7 @@ from uuid import UUID
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 
 from flightlog_storage.patterns import compile_search
 
@@ -49,7 +50,7 @@ FLAGS = st.sampled_from([0, re.I, re.M, re.S, re.X, re.I | re.X])
 
 
 @pytest.mark.filterwarnings("ignore:Possible .* at position:FutureWarning")
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=tries(600))
 @given(PATTERNS, FLAGS, st.lists(TEXTS, min_size=1, max_size=5))
 def test_patterns_mean_what_re_says(pattern: str, flags: int, texts: list[str]) -> None:
     try:

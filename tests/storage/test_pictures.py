@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.effort import tries
 
 from flightlog_storage.picture_layout import FORMATS, GRID_GAP, find_layout
 from flightlog_storage.pictures import encode_picture
@@ -167,7 +168,7 @@ def test_quality_changes_what_a_lossy_format_keeps() -> None:
     assert sizes[0] < sizes[1] / 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150))
 @given(
     st.sampled_from(
         ["?", "u1", "i1", "u2", "i2", "u4", "i8", "u8", "f2", "f4", "f8", ">i4"]

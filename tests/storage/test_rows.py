@@ -5,6 +5,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 
 from flightlog_storage import rows as rows_module
 from flightlog_storage.codec import encode_event
@@ -244,7 +245,7 @@ def test_same_key_twice_in_a_shape_keeps_log_order() -> None:
 FORMS = st.sampled_from([1.0, 2, None, "text", [3], {"a": 1.0}, {"b": 2, "a": 1.0}])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(st.lists(st.tuples(FORMS, FORMS), min_size=1, max_size=40))
 def test_series_have_each_point_and_stand_in_order_of_first_ones(
     rows: list[tuple[Any, ...]],
@@ -295,7 +296,7 @@ def payloads(draw: st.DrawFn) -> tuple[bytes, int]:
     return bytes(data), count
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(payloads())
 def test_stretches_decode_as_single_rows_do(payload: tuple[bytes, int]) -> None:
     fast = plain(*payload)
@@ -307,7 +308,7 @@ def test_stretches_decode_as_single_rows_do(payload: tuple[bytes, int]) -> None:
     assert fast == slow
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300))
 @given(payloads(), st.data())
 def test_damaged_payload_never_raises(
     payload: tuple[bytes, int], data: st.DataObject
@@ -323,7 +324,7 @@ def test_damaged_payload_never_raises(
     assert indices == sorted(indices)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300))
 @given(st.binary(max_size=200), st.integers(0, 50))
 def test_any_bytes_never_raise(tail: bytes, count: int) -> None:
     list(decode(tail, count))

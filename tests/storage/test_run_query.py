@@ -10,6 +10,7 @@ import mongomock.filtering
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 from tests.storage.filter_model import passes, sort_key, values_of
 
 from flightlog_storage import filter_sql
@@ -159,7 +160,7 @@ RUNS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=tries(400))
 @given(RUNS, FILTERS)
 def test_filters_mean_what_the_model_says(
     given: list[dict[str, Any]], document: dict[str, Any]
@@ -173,7 +174,7 @@ def test_filters_mean_what_the_model_says(
     assert page.total == len(expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150))
 @given(RUNS, RUNS, FILTERS, st.sets(st.integers(0, 4)))
 def test_it_makes_no_difference_which_runs_are_folded(
     before: list[dict[str, Any]],
@@ -197,7 +198,7 @@ def test_it_makes_no_difference_which_runs_are_folded(
     assert [state.id for state in page.states] == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150))
 @given(RUNS, st.lists(FIELDS.map("{}".format), min_size=1, max_size=2), st.data())
 def test_orders_and_pages_mean_what_the_model_says(
     given: list[dict[str, Any]], fields: list[str], data: st.DataObject
@@ -283,7 +284,7 @@ PLAIN_FILTERS = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(st.lists(PLAIN_DICTS, min_size=1, max_size=4), PLAIN_FILTERS)
 def test_filters_mean_what_mongomock_says(
     configs: list[dict[str, Any]], document: dict[str, Any]

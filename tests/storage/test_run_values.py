@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 
 from flightlog_storage import run_values
 from flightlog_storage.connection import connect_empty
@@ -67,7 +68,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(300))
 @given(STEPS)
 def test_values_and_facts_are_those_saved_last_whatever_their_size(
     steps: list[dict[str, Any]],

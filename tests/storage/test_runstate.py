@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 
 from flightlog_storage.database import Database
 from flightlog_storage.event import (
@@ -781,8 +782,7 @@ histories = st.lists(st.tuples(st.sampled_from([A, B, C]), events), max_size=8)
 
 
 @settings(
-    max_examples=50,
-    deadline=None,
+    max_examples=tries(50),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(before=histories, after=histories)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 from tests.storage.test_history import Logged, points_of
 
 from flightlog_storage.cells import History
@@ -59,7 +60,7 @@ def widths() -> list[int]:
     return [w for e in range(59) for w in {d << e for d in range(8, 16)}]
 
 
-@settings(deadline=None)
+@settings(max_examples=tries(100))
 @example([-1, 0, 15 << 58], 2)
 @given(st.lists(st.integers(-50, 2**62), min_size=1, max_size=300), st.integers(1, 20))
 def test_buckets_are_the_narrowest_that_fit(values: list[int], limit: int) -> None:
@@ -76,7 +77,7 @@ def test_buckets_are_the_narrowest_that_fit(values: list[int], limit: int) -> No
     assert starts == (fitting[0] if fitting else [0])
 
 
-@settings(deadline=None)
+@settings(max_examples=tries(100))
 @given(
     st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3000)), min_size=1),
     st.integers(1, 20),
@@ -108,7 +109,7 @@ def value(row: dict[str, Any], key: str) -> float:
     return math.nan if found is None else float(found)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(logged_rows, st.integers(6, 40), st.sampled_from(["inner", "outer"]))
 def test_extremes_hide_no_spike(logged: list[Logged], samples: int, join: str) -> None:
     history = history_of(logged, join)

@@ -3,6 +3,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from tests.effort import tries
 from tests.simulation.simfs import SimFS
 
 from flightlog_storage.errors import CorruptData
@@ -188,7 +189,7 @@ def test_repeated_frame_is_damage() -> None:
     assert items[1].count == 0
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(tries(50)))
 def test_any_bytes_are_scanned_without_error(seed: int) -> None:
     chance = random.Random(seed)
     pieces = [packed(10, b"x" * 30), b"GFRM", b"\0" * 8, chance.randbytes(40)]

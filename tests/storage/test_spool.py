@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.effort import tries
 
 from flightlog_storage import spool_writer as spool_module
 from flightlog_storage.codec import RunKey, packer
@@ -312,5 +313,5 @@ class SpoolAgainstAList(RuleBasedStateMachine):
 
 TestSpoolAgainstAList = SpoolAgainstAList.TestCase
 TestSpoolAgainstAList.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None
+    max_examples=tries(25), stateful_step_count=20
 )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import tries
 
 from flightlog_storage.home import Home
 from flightlog_storage.workspace import LEFT_OUT, Limits, Request, Workspace, survey
@@ -174,7 +175,7 @@ def git_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / ".git"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200))
 @given(tree=trees())
 def test_what_git_ignores_is_left_out_and_nothing_else(
     git_folder: Path, tree: tuple[list[str], dict[str, str]]

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgpack
 import pytest
 import zmq
+from tests.effort import tries
 from tests.system.harness import (
     KEY,
     Trainer,
@@ -138,7 +139,7 @@ def memory_of(pid: int) -> int:
 # --- one daemon a home ---
 
 
-@pytest.mark.parametrize("round_number", range(3))
+@pytest.mark.parametrize("round_number", range(tries(3)))
 def test_of_twenty_daemons_started_at_once_one_serves(
     home: Home, round_number: int
 ) -> None:

@@ -2,8 +2,7 @@
 
 The parts are the real ones, in one process: spool, delivery, intake, event log,
 projector, adoption, reader. Only the sockets between them are played, so that
-messages can be lost, repeated and cut off. `FLIGHTLOG_TORTURE=1000` runs so many
-histories instead of a few.
+messages can be lost, repeated and cut off.
 """
 
 import os
@@ -29,6 +28,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from tests.effort import tries
 
 from flightlog._rows import RowLog
 from flightlog_storage import projector as projector_module
@@ -51,7 +51,6 @@ from flightlog_storage.spool_writer import SpoolWriter
 from flightlogd.adoption import Adopter
 from flightlogd.intake import Intake, Message
 
-EXAMPLES = int(os.environ.get("FLIGHTLOG_TORTURE", "60"))
 STEPS_A_HISTORY = 50
 WRITERS_MAX = 10
 SEGMENT_SIZE = 6000
@@ -464,10 +463,8 @@ def _fail(*arguments: object) -> Any:
 
 TestExactlyOnce = ExactlyOnce.TestCase
 TestExactlyOnce.settings = settings(
-    max_examples=EXAMPLES,
+    max_examples=tries(60),
     stateful_step_count=STEPS_A_HISTORY,
-    deadline=None,
-    derandomize="FLIGHTLOG_TORTURE" not in os.environ,
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
     database=None,

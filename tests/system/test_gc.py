@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.effort import tries
 from tests.system.harness import (
     daemon,
     environment,
@@ -209,7 +210,7 @@ def kill_worker(home: Home) -> None:
         psutil.Process(status(home)["worker_pid"]).kill()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(tries(2)))
 def test_kills_at_any_moment_lose_nothing_and_leave_nothing(
     home: Home, tmp_path: Path, seed: int
 ) -> None:

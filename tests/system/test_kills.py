@@ -1,8 +1,4 @@
-"""SIGKILL of anything at any moment: what log() returned from is there, once.
-
-`FLIGHTLOG_TORTURE=200` runs so many seeds instead of a few; a seed that failed is in
-the name of its test.
-"""
+"""SIGKILL of anything at any moment: what log() returned from is there, once."""
 
 import fcntl
 import os
@@ -16,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.effort import tries
 from tests.system.harness import (
     Trainer,
     environment,
@@ -55,8 +52,7 @@ for n in range(int(sys.argv[1])):
 """
 EDITS = 20
 
-SEED_COUNT = int(os.environ.get("FLIGHTLOG_TORTURE", "3"))
-SEEDS = range(SEED_COUNT)
+SEEDS = range(tries(3))
 ROWS = 10_000
 PACED_ROWS, PACE_S = 300, 0.002
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.effort import tries
 from tests.system.harness import (
     environment,
     kill_all,
@@ -71,7 +72,7 @@ def assert_is_whole(store: BlobStore, asset: Asset) -> None:
             assert check_blob(store, entry.blob or "", entry.size, full=True) is None
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(tries(3)))
 def test_whoever_is_killed_the_last_of_all_outputs_is_kept_and_none_twice(
     tmp_path: Path, seed: int
 ) -> None:
