@@ -105,13 +105,13 @@ def connect_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Con
 
     Raises:
         CorruptData: It is damaged, or of another version.
-        sqlite3.Error: It cannot be opened.
+        sqlite3.Error: It cannot be opened, or is locked.
     """
     try:
         return _open_reader(path, "mode=ro", timeout_s)
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         # A read-only copy: SQLite wants to write beside it even to read.
-        if not path.exists():
+        if not path.exists() or error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             raise
     if not _has_bytes(Path(f"{path}-wal")):
         return _open_reader(path, "mode=ro&immutable=1")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flightlog_storage.checkpoint import Checkpoint
-from flightlog_storage.connection import SCHEMA_VERSION
+from flightlog_storage.connection import SCHEMA_VERSION, connect_reader
 from flightlog_storage.database import (
     Database,
     DeadLetter,
@@ -313,6 +313,16 @@ def test_locked_database_is_not_set_aside(path: Path) -> None:
         Database.open_writer(path.parent)
 
     assert list(path.parent.iterdir()) == []
+
+
+def test_what_a_locked_database_may_hold_is_not_guessed(path: Path) -> None:
+    Database.open_writer(path).close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            connect_reader(path, timeout_s=0.0)
 
 
 def test_reader_follows_the_writer_and_cannot_write(
