@@ -122,8 +122,9 @@ class Catalog:
         return artifact.aliases.get(alias)
 
     def logged_as(self, token: str) -> VersionKey | None:
-        """Return the version that a logged artifact became."""
-        return self._tokens.get(token) or self._tables.logged_as(token)
+        """Return the version that a logged artifact became, if it is still there."""
+        key = self._tokens.get(token) or self._tables.logged_as(token)
+        return None if key is None or self.version(key) is None else key
 
     def links_of_run(self, run: RunName, role: Role) -> list[Link]:
         """Return what a run logged or used and is still there, in that order."""

@@ -309,6 +309,7 @@ def test_a_deleted_version_is_gone_and_its_number_not_given_again(
     assert numbers(recorded) == [0, 2]
     assert artifact(recorded).aliases == {"keep": 0}
     assert version(recorded, 1) is None
+    assert ask(recorded, lambda catalog: catalog.logged_as("ty")) is None
     assert ask(recorded, lambda catalog: catalog.entries(VersionKey(MODEL, 1))) == []
     assert links(recorded, "r", Role.LOGGED) == [0, 2]
 
