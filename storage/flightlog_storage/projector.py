@@ -375,12 +375,14 @@ def set_aside_projections(home: Home) -> Path:
         if not (folder := home.quarantine / f"projections-{n}").exists()
     )
     aside.mkdir(mode=0o700)
+    # Histories first: a crash here must not leave them beside a new database, which
+    # names none of them.
+    home.histories.rename(aside / home.histories.name)
+    home.histories.mkdir(mode=0o700)
     for suffix in ("-wal", "-shm", ""):
         file = home.state.with_name(home.state.name + suffix)
         if file.exists():
             file.rename(aside / file.name)
-    home.histories.rename(aside / home.histories.name)
-    home.histories.mkdir(mode=0o700)
     return aside
 
 

@@ -281,6 +281,35 @@ def test_a_log_shorter_than_the_checkpoint_is_replayed(recorded: Recorded) -> No
     assert (states(recorded.home), histories(recorded.home)) == live
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_crash_while_projections_are_set_aside_deletes_no_part(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fill(recorded)
+    project(recorded.home, recorded.log.durable)
+    parts = {path.name for path in recorded.home.histories.glob("*/*")}
+    recorded.log.close()
+    max(recorded.home.log.iterdir()).unlink()
+    recorded.log = recorded.open()
+    real = Path.rename
+    renamed = []
+
+    def crash_behind(path: Path, target: Path) -> None:
+        real(path, target)
+        renamed.append(path)
+        if len(renamed) == number:
+            raise Crash
+
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "rename", crash_behind)
+        with pytest.raises(Crash):
+            Projector(recorded.home)
+    recorded.home.create()
+    project(recorded.home, recorded.log.durable)
+
+    assert parts <= {path.name for path in recorded.home.quarantine.glob("*/*/*/*")}
+
+
 def test_another_log_in_its_place_is_projected_instead(
     recorded: Recorded, tmp_path: Path
 ) -> None:
