@@ -194,6 +194,7 @@ class BlobStore:
 
         Raises:
             CorruptData: It is missing or damaged; the bytes are of no use then.
+            OSError: It cannot be read.
         """
         path = self.path(sha256)
         digest = hashlib.sha256()
@@ -224,25 +225,6 @@ class BlobStore:
         finally:
             os.close(source)
         if found.sha256 != sha256:
-            raise CorruptData(_shown(path), 0, "its bytes are not what it is named")
-
-    def pieces_verified(self, sha256: str) -> Iterator[bytes]:
-        """Yield the bytes of a blob; of no use if this raises, be it in the end.
-
-        Raises:
-            CorruptData: It is missing or damaged.
-            OSError: It cannot be read.
-        """
-        path = self.path(sha256)
-        digest = hashlib.sha256()
-        try:
-            with path.open("rb") as file:
-                while data := file.read(CHUNK_SIZE):
-                    digest.update(data)
-                    yield data
-        except FileNotFoundError as error:
-            raise CorruptData(_shown(path), 0, "the blob is missing") from error
-        if digest.hexdigest() != sha256:
             raise CorruptData(_shown(path), 0, "its bytes are not what it is named")
 
 

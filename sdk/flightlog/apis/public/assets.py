@@ -253,7 +253,7 @@ class Asset:
         if name in archive.NameToInfo:
             raise ValueError(f"{name} is in it twice")
         with archive.open(member(name, size=entry.size), "w") as file:
-            for data in self._store().pieces_verified(entry.blob or ""):
+            for data in self._store().read_verified(entry.blob or ""):
                 file.write(data)
 
     def _write(self, entries: list[ManifestEntry], root: Path) -> None:
