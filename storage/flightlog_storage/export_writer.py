@@ -22,12 +22,10 @@ from flightlog_storage.export_format import (
     Manifest,
     Member,
 )
-from flightlog_storage.files import RealFiles
-from flightlog_storage.staging import scratch_folder
+from flightlog_storage.zips import FIRST_TIME, written_zip
 
 __all__ = ("ExportWriter", "written_export")
 
-_TIME = (1980, 1, 1, 0, 0, 0)  # The first that a zip archive can say.
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # As FAT says.
 _COMPRESSION_LEVEL = 1  # Of frames: higher ones take longer and save little.
 
@@ -104,20 +102,11 @@ def written_export(path: Path) -> Iterator[ExportWriter]:
         FileExistsError: Something is there; it is never replaced.
         OSError: It cannot be written.
     """
-    with scratch_folder(path.parent) as scratch:
-        unfinished = scratch / "export.zip"
-        with open(unfinished, "xb") as file:
-            with zipfile.ZipFile(
-                file, "w", compresslevel=_COMPRESSION_LEVEL
-            ) as archive:
-                yield ExportWriter(path, archive)
-            file.flush()
-            os.fsync(file.fileno())
-        _appear(unfinished, path)
-    RealFiles().fsync_dir(path.parent)
+    with written_zip(path, put=_put_new, level=_COMPRESSION_LEVEL) as (archive, _):
+        yield ExportWriter(path, archive)
 
 
-def _appear(unfinished: Path, path: Path) -> None:
+def _put_new(unfinished: Path, path: Path) -> None:
     """Give a file its name; unlike a rename a link replaces nothing."""
     try:
         os.link(unfinished, path)
@@ -130,6 +119,6 @@ def _appear(unfinished: Path, path: Path) -> None:
 
 
 def _info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, _TIME)
+    info = zipfile.ZipInfo(name, FIRST_TIME)
     info.external_attr = 0o600 << 16
     return info

@@ -3,24 +3,34 @@
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flightlog_storage.files import RealFiles
 from flightlog_storage.staging import scratch_folder
 
-__all__ = ("member", "written_zip")
+__all__ = ("FIRST_TIME", "member", "written_zip")
 
-_TIME = (1980, 1, 1, 0, 0, 0)  # The first that a zip archive can say.
+FIRST_TIME = (1980, 1, 1, 0, 0, 0)  # The first that a zip archive can say.
 
 
 @contextmanager
-def written_zip(target: Path) -> Iterator[tuple[zipfile.ZipFile, Path]]:
+def written_zip(
+    target: Path,
+    *,
+    put: Callable[[Path, Path], object] = os.rename,
+    level: int | None = None,
+) -> Iterator[tuple[zipfile.ZipFile, Path]]:
     """Give an archive to write to, and a folder beside it that is gone afterwards.
 
     It appears at `target` when it is whole and durable; until then, and if this ends
     with an error, what was there stays.
+
+    Args:
+        target: Where it is to be.
+        put: What gives it that name; a rename replaces what is there.
+        level: Of its compression.
 
     Raises:
         OSError: It cannot be written.
@@ -28,11 +38,11 @@ def written_zip(target: Path) -> Iterator[tuple[zipfile.ZipFile, Path]]:
     with scratch_folder(target.parent) as scratch:
         path = scratch / "whole.zip"
         with open(path, "xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
+            with zipfile.ZipFile(file, "w", compresslevel=level) as archive:
                 yield archive, scratch
             file.flush()
             os.fsync(file.fileno())
-        os.rename(path, target)
+        put(path, target)
     RealFiles().fsync_dir(target.parent)
 
 
@@ -45,7 +55,7 @@ def member(path: str, mode: int = stat.S_IFREG, size: int = 0) -> zipfile.ZipInf
         mode = stat.S_IFLNK | 0o777
     else:
         mode = stat.S_IFREG | (0o755 if mode & 0o111 else 0o644)
-    info = zipfile.ZipInfo(path, _TIME)
+    info = zipfile.ZipInfo(path, FIRST_TIME)
     info.create_system = 3  # Unix, which gives the mode its meaning.
     info.external_attr = mode << 16
     info.compress_type = zipfile.ZIP_DEFLATED
