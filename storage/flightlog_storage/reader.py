@@ -13,6 +13,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import TypeVar
 
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.catalog import Catalog
 from flightlog_storage.cells import History
 from flightlog_storage.checkpoint import Checkpoint
@@ -37,9 +38,8 @@ from flightlog_storage.segment import Damage
 from flightlog_storage.spool import SpoolOwner, read_owner
 from flightlog_storage.spool_reader import Cut, SpoolReader
 
-__all__ = ("HomeReader", "RunKeyParts", "is_recorded")
+__all__ = ("HomeReader", "is_recorded")
 
-RunKeyParts = tuple[str, str, str]  # Entity, project, id.
 _NOWHERE = 1 << 62  # The offset of what is not in the log yet.
 ATTEMPTS_MAX = 10  # Parts may be merged, and the old ones deleted, while we read.
 
@@ -88,12 +88,12 @@ class HomeReader:
         self._log = LogReader(home.log)
         self._is_state_damaged = False
 
-    def state(self, key: RunKeyParts) -> RunState | None:
+    def state(self, key: RunName) -> RunState | None:
         """Return a run's state, or None if there is no such run."""
         found = self._attempt(lambda last: self._find(key, None, is_last=last))
         return None if found is None else found.state
 
-    def history(self, key: RunKeyParts, query: Query) -> History | None:
+    def history(self, key: RunName, query: Query) -> History | None:
         """Return a run's history, or None if there is no such run.
 
         Raises:
@@ -110,7 +110,7 @@ class HomeReader:
 
     def sample(
         self,
-        key: RunKeyParts,
+        key: RunName,
         query: Query,
         samples: int,
         extremes_of: Sequence[str] | None = None,
@@ -131,7 +131,7 @@ class HomeReader:
 
         return self._attempt(read)
 
-    def open_history(self, key: RunKeyParts) -> OpenHistory | None:
+    def open_history(self, key: RunName) -> OpenHistory | None:
         """Return a run's history, to be read point by point; None without such a run.
 
         Raises:
@@ -169,7 +169,7 @@ class HomeReader:
 
         return self._attempt(read)
 
-    def states_of(self, keys: Sequence[RunKeyParts]) -> list[RunState]:
+    def states_of(self, keys: Sequence[RunName]) -> list[RunState]:
         """Return the states of these runs, in their order, but for those not there."""
 
         def read(is_last: bool) -> list[RunState]:
@@ -235,7 +235,7 @@ class HomeReader:
             yield database, folding
 
     def _find(
-        self, key: RunKeyParts, stream: Stream | None, *, is_last: bool
+        self, key: RunName, stream: Stream | None, *, is_last: bool
     ) -> _Found | None:
         """Return a run, with its points of one stream or with none."""
         spools = self._spools(key)
@@ -292,7 +292,7 @@ class HomeReader:
                 if isinstance(rows, Rows):
                     gathered.points.add(rows, rank)
 
-    def _spools(self, key: RunKeyParts | None) -> list[tuple[Path, SpoolOwner]]:
+    def _spools(self, key: RunName | None) -> list[tuple[Path, SpoolOwner]]:
         """Return the spools of a run, or of all, with their owners.
 
         To be asked before the log is read: what leaves a spool later is in the log.
@@ -437,7 +437,7 @@ def _fold(
     return folding.fold_damage(item)
 
 
-def _is_of(folding: Folding, item: StoredFrame, key: RunKeyParts) -> bool:
+def _is_of(folding: Folding, item: StoredFrame, key: RunName) -> bool:
     number = folding.run_of(item.frame.writer)
     if number is not None:
         state = folding.states[number]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.database import Database
 from flightlog_storage.facts import (
     Facts,
@@ -24,8 +25,6 @@ from flightlog_storage.run_query import FoundRun, RunQuery, Window, is_before
 from flightlog_storage.runstate import RunState
 
 __all__ = ("RunPage", "read_page", "read_states")
-
-RunKeyParts = tuple[str, str, str]  # Entity, project, id.
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def _select_moved(
 
 
 def read_states(
-    database: Database, moved: Mapping[int, RunState], keys: Sequence[RunKeyParts]
+    database: Database, moved: Mapping[int, RunState], keys: Sequence[RunName]
 ) -> list[RunState]:
     """Return the states of runs in the given order, but for those not there."""
     numbers = {(s.entity, s.project, s.id): number for number, s in moved.items()}

@@ -16,9 +16,10 @@ from tests.sdk.conftest import Lab
 
 import flightlog
 from flightlog.apis.public.sql import Limits, run_query
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.home import Home
 from flightlog_storage.open_history import OpenHistory
-from flightlog_storage.reader import HomeReader, RunKeyParts
+from flightlog_storage.reader import HomeReader
 
 TRAINER = """
 import math, flightlog
@@ -229,7 +230,7 @@ class Counting(HomeReader):
         self.opened: list[str] = []
         self.loads = 0
 
-    def open_history(self, key: RunKeyParts) -> OpenHistory | None:
+    def open_history(self, key: RunName) -> OpenHistory | None:
         self.opened.append(key[2])
         return super().open_history(key)
 

@@ -8,12 +8,13 @@ from flightlog._recording import Recording
 from flightlog.apis.public.reading import reading
 from flightlog.apis.public.waiting import watch_home
 from flightlog.errors import BadArgumentError, CommError
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.codec import EDITOR_RANK, RunKey, encode_event
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import Event
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import Home
-from flightlog_storage.reader import HomeReader, RunKeyParts, is_recorded
+from flightlog_storage.reader import HomeReader, is_recorded
 
 __all__ = ("DURABLE_TIMEOUT_S", "record", "wait_for_start")
 
@@ -21,7 +22,7 @@ DURABLE_TIMEOUT_S = 15.0  # For a daemon to start and to take the events.
 LOOK_INTERVAL_S = 0.25
 
 
-def wait_for_start(reader: HomeReader, home: Home, run: RunKeyParts) -> None:
+def wait_for_start(reader: HomeReader, home: Home, run: RunName) -> None:
     """Wait until the log has the start of a run that is there.
 
     What an editor says before that would be said of no run: its writer's spool, which
@@ -44,7 +45,7 @@ def wait_for_start(reader: HomeReader, home: Home, run: RunKeyParts) -> None:
             watch.wait(LOOK_INTERVAL_S)
 
 
-def _is_recorded(reader: HomeReader, run: RunKeyParts) -> bool:
+def _is_recorded(reader: HomeReader, run: RunName) -> bool:
     state = reading(lambda: reader.state(run))
     return state is None or is_recorded(state)
 

@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from flightlog.apis.public.lazy import Batches, LazyDataset, Scan, possible
 from flightlog_storage.arrow import arrow_of, strings_of
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.columns import Column
 from flightlog_storage.event import Kind
 from flightlog_storage.names import default_name
-from flightlog_storage.reader import HomeReader, RunKeyParts
+from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import RunState
 from flightlog_storage.values import leaves, scalar
 
@@ -128,9 +129,7 @@ class Views:
         for place in possible(known, _HISTORY, where):
             yield from self._scan_run(runs[place], columns, where)
 
-    def _scan_run(
-        self, run: RunKeyParts, columns: Sequence[str], where: Any
-    ) -> Batches:
+    def _scan_run(self, run: RunName, columns: Sequence[str], where: Any) -> Batches:
         self._check()
         opened = self._reader.open_history(run)
         if opened is None:
@@ -147,7 +146,7 @@ class Views:
                     yield _points(piece, _named(run), columns)
 
 
-def _named(run: RunKeyParts) -> dict[str, str]:
+def _named(run: RunName) -> dict[str, str]:
     entity, project, run_id = run
     return {"entity": entity, "project": project, "run_id": run_id}
 
