@@ -145,9 +145,17 @@ def test_a_str_is_one_folder(
 ) -> None:
     write(work, "a.pt")
     monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(work))
+    absolute = work / "out"
 
-    for given in ("out", "./out", Path("out"), ["out"], (Path("out").absolute(),)):
+    for given in ("out", "./out", "~/out", Path("out"), ["out"], (absolute,)):
         assert live.scan_outputs_once(output_dirs=given)["scanned"] == 1
+        live.watch_outputs(output_dirs=given, state_gc_after_sec=None)
+    assert live.flush(20)
+
+    (watch,) = state_of(Api(home=live.home.root).run(live.path)).watches.values()
+    assert watch.looking.dirs == [str(absolute)], "the daemon works elsewhere"
+    assert watch.looking.forget_after_s == 0
 
 
 # --- looked for on demand ---
@@ -224,12 +232,13 @@ def test_folders_that_are_not_there_are_left_out_and_told(
     live: flightlog.Run, work: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     write(work, "a.pt")
-    dirs = [work / "none", work / "out"]
+    dirs = [work / "no", work / "out"]
 
-    for _ in range(2):
-        assert live.scan_outputs_once(output_dirs=dirs, **AT_ONCE)["scanned"] == 1
+    for archived in (1, 0):
+        found = live.scan_outputs_once(output_dirs=dirs, **AT_ONCE)
+        assert (found["scanned"], found["archived"]) == (1, archived)
 
-    told = [line for line in capfd.readouterr().err.splitlines() if "none" in line]
+    told = [line for line in capfd.readouterr().err.splitlines() if "/no:" in line]
     assert len(told) == 1
 
 
@@ -558,13 +567,14 @@ def test_a_folder_is_restored_whole(
 def test_what_lies_elsewhere_has_an_absolute_key(
     live: flightlog.Run, tmp_path: Path
 ) -> None:
-    (tmp_path / "scratch").mkdir()
-    (tmp_path / "scratch" / "a.pt").write_bytes(b"1")
-    live.scan_outputs_once(output_dirs=tmp_path / "scratch", **AT_ONCE)
+    elsewhere = tmp_path / "work too" / "a.pt"  # No part of `work`.
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(b"1")
+    live.scan_outputs_once(output_dirs=elsewhere.parent, **AT_ONCE)
 
     (asset,) = outputs(live)
 
-    assert asset.key == asset.path == str(tmp_path / "scratch" / "a.pt")
+    assert asset.key == asset.path == str(elsewhere)
 
 
 def test_a_script_without_finish_looks_a_last_time_itself(

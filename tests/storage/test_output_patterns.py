@@ -39,22 +39,9 @@ def test_a_pattern_with_a_slash_at_its_end_is_for_folders_alone() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "pth",
-        "pt",
-        "ckpt",
-        "onnx",
-        "log",
-        "json",
-        "txt",
-        "csv",
-        "png",
-        "safetensors",
-        "bin",
-        "jsonl",
-        "yaml",
-        "yml",
-        "pkl",
-        "jpg",
+        *("pth", "pt", "ckpt", "onnx", "safetensors", "bin", "h5", "npy", "npz", "pkl"),
+        *("log", "json", "jsonl", "txt", "csv", "yaml", "yml", "html"),
+        *("png", "jpg", "jpeg", "svg", "pdf"),
     ],
 )
 def test_by_default_what_is_usually_an_output_is_one(name: str) -> None:
