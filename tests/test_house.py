@@ -68,9 +68,7 @@ MAY_CATCH_ALL: set[str] = {
     "flightlog._sender",
     "flightlog._storing",
     "flightlog._values",
-    "flightlogd.materializer",
     "flightlogd.probe",
-    "flightlogd.recorder",
     "flightlogd.system",
     "flightlogd.watching",
 }

@@ -48,6 +48,7 @@ from flightlog_storage.staging import staging_folder
 
 if TYPE_CHECKING:
     from flightlog._outputs import Outputs
+    from flightlog.apis.public.versions import LoggedVersion
 
 __all__ = ("STORE_TIMEOUT_S", "Assets")
 
@@ -82,7 +83,7 @@ class Assets:
         self._flush = flush
         self._store = BlobStore(spec.home.blobs)
         self._storing = Storing()
-        self._recording = threading.Lock()
+        self._recording = threading.RLock()  # A signal handler may end the run.
         self._is_over = False
         self._has_warned = False
         self._types: dict[str, str] = {}
@@ -143,7 +144,8 @@ class Assets:
         pending = Pending(self._spec.home, uuid.uuid4().hex, self._flush)
         if not artifact.is_draft() or artifact.life.is_pending:
             self._check_project(artifact)
-            job = partial(self._log_again, artifact, pending.token, *found)
+            again = partial(self._log_again, artifact, _awaited(artifact))
+            job = partial(again, pending.token, *found)
         else:
             event = self._event(artifact, pending.token, *found)
             self._check_type(artifact)
@@ -216,8 +218,10 @@ class Assets:
             raise TypeError(f"use_as must be a str, not {use_as!r}")
         use_as = None if use_as is None else plain_text(use_as)
 
+        version_of = _awaited(artifact)
+
         def use() -> None:
-            key = artifact.wait().logged.key
+            key = version_of().key
             self._tell(
                 ArtifactUsed(
                     time=time.time(),
@@ -380,9 +384,14 @@ class Assets:
         self._store.keep(staged)
 
     def _log_again(
-        self, artifact: Artifact, token: str, aliases: list[str], tags: list[str]
+        self,
+        artifact: Artifact,
+        version_of: "Callable[[], LoggedVersion]",
+        token: str,
+        aliases: list[str],
+        tags: list[str],
     ) -> None:
-        key = artifact.wait().logged.key
+        key = version_of().key
         self._check_project(artifact)
         self._tell(
             ArtifactLogged(
@@ -413,8 +422,9 @@ class Assets:
         self._record(StoringBegun(time=time.time(), what=what))
 
     def _end(self, reason: str | None = None) -> None:
-        if not self._is_over:  # What comes after the end was counted there.
-            self._record(StoringEnded(time=time.time(), reason=reason))
+        with self._recording:
+            if not self._is_over:  # What comes after the end was counted there.
+                self._record(StoringEnded(time=time.time(), reason=reason))
 
     def _leave(self, error: Exception) -> None:
         say(f"the last look at outputs: {error}; the daemon goes on with it")
@@ -422,12 +432,21 @@ class Assets:
     def _lose(self, what: str, error: Exception) -> None:
         """Count what could not be stored, and say so once."""
         self._warn(what, error)
-        self._end(f"{what}: {error}")
+        self._end(plain_text(f"{what}: {error}"))  # A path in it may be no text.
 
     def _warn(self, what: str, error: Exception) -> None:
         if not self._has_warned:
             self._has_warned = True
             say(f"{what}: {error}; this is lost and counted, training goes on")
+
+
+def _awaited(artifact: Artifact) -> "Callable[[], LoggedVersion]":
+    """Return what waits for a version that may be on its way, in the background."""
+    # Loaded by the caller: at exit it cannot be, and whoever is forked while a thread
+    # loads it would wait for that for ever.
+    import flightlog.apis.public.versions  # noqa: F401
+
+    return lambda: artifact.wait().logged
 
 
 def _named(pattern: str, base: str | None) -> dict[str, Path]:

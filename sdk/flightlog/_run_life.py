@@ -248,8 +248,9 @@ class RunLife:
         try:
             self._finish_assets()
         finally:
-            self.is_finished = True
-            self._end(exit_code, timeout_s, quiet, implied)
+            if not self.is_finished:  # By a signal handler, or another thread.
+                self.is_finished = True
+                self._end(exit_code, timeout_s, quiet, implied)
 
     def leave(self, exit_code: int, is_sure: bool, timeout_s: float) -> None:
         """End it with the process; what exit hooks log after this is dropped."""

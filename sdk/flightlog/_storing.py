@@ -22,28 +22,43 @@ class Job(NamedTuple):
 
 
 class Storing:
-    """Does jobs in the order in which they come, in a thread made for the first."""
+    """Does jobs in the order in which they come, in a thread made for the first.
+
+    A signal handler may come in anywhere, and submit or close, too.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._has_thread = False
+        self._is_closed = False
         self._left = 0
 
     def submit(self, job: Job) -> None:
         with self._lock:
+            if self._is_closed:  # From here to `put` no handler can run.
+                job.failed(TimeoutError("the run is ending"))
+                return
             self._left += 1
             self._jobs.put(job)
-            if self._thread is None:
+            if not self._has_thread:
+                self._has_thread = True
                 # A daemon thread: the run's end waits for it, and not longer than so.
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name="flightlog-storing", daemon=True
                 )
-                self._thread.start()
+                thread.start()
+                self._thread = thread
 
     def close(self, timeout_s: float) -> int:
-        """Wait for the jobs, at most so long; return how many are not done."""
-        self._jobs.put(None)
+        """Wait for the jobs, at most so long; return how many are not done.
+
+        What is submitted from now on fails.
+        """
+        with self._lock:
+            self._is_closed = True
+            self._jobs.put(None)
         if self._thread is not None:
             self._thread.join(timeout_s)
         return self._left

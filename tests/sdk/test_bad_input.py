@@ -187,6 +187,25 @@ def check_dropped(lab: Lab, done: "subprocess.CompletedProcess[str]") -> None:
     assert len(found) + read.lost_count == 30_100
 
 
+FULL = "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"
+
+
+@pytest.mark.parametrize(
+    ("name", "gone"), [("full", FULL), ("closed", "sys.stderr.close()")]
+)
+def test_a_stderr_that_takes_nothing_costs_no_row(
+    lab: Lab, name: str, gone: str
+) -> None:
+    code = f"import flightlog, os, sys\n{gone}\n" + (
+        f"with flightlog.init(id='stderr-{name}') as run: run.log({{'n': 1}})"
+    )
+
+    lab.run_script(code, FLIGHTLOG_QUIET="0")
+
+    read = lab.ended(f"stderr-{name}")
+    assert (rows_of(read, "n"), read.state) == ([(0, 1)], "finished")
+
+
 def test_file_size_limit_costs_rows_that_are_counted(own_lab: Lab) -> None:
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (%s, resource.RLIM_INFINITY))"
 

@@ -157,6 +157,40 @@ def test_a_disk_that_refuses_breaks_no_training(own_lab: Lab, folder: Path) -> N
     assert len(run.files()) == 0
 
 
+@pytest.mark.parametrize(
+    ("within", "call", "saved", "exit_code"),
+    [
+        ("start", "run.save('sub/*')", ["a.txt", "sub/c.txt", "sub/deep/d.txt"], 0),
+        ("join", "run.finish(3)", ["a.txt"], 3),
+    ],
+)
+def test_a_signal_handler_may_come_in_anywhere(
+    lab: Lab, folder: Path, within: str, call: str, saved: list[str], exit_code: int
+) -> None:
+    """Here as the thread that stores is begun, and as it is waited for."""
+    code = f"""
+    import signal, sys, flightlog
+    run = flightlog.init(project="files", id="within-{within}")
+    signal.signal(signal.SIGUSR1, lambda *_: {call})
+    def look(frame, event, argument):
+        where = frame.f_globals["__name__"], frame.f_code.co_name
+        if event == "call" and where == ("threading", {within!r}):
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGUSR1)
+    sys.setprofile(look)
+    run.save("a.txt")
+    run.finish()
+    print(sys.getprofile())
+    """
+
+    done = lab.execute(code)
+
+    assert (done.stdout, done.stderr) == ("None\n", "")
+    found = lab.find(f"within-{within}", "files")
+    assert [file.name for file in found.files()] == saved
+    assert (found.exit_code, found.lost_count) == (exit_code, 0)
+
+
 # --- read back ---
 
 

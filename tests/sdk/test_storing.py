@@ -44,6 +44,16 @@ def test_the_end_does_not_wait_for_ever() -> None:
     assert storing.close(timeout_s=30.0) == 0
 
 
+def test_what_comes_after_the_end_fails() -> None:
+    failed: list[Exception] = []
+    storing = Storing()
+    storing.close(timeout_s=0.0)
+
+    storing.submit(Job(lambda: None, failed.append))
+
+    assert [str(error) for error in failed] == ["the run is ending"]
+
+
 def test_without_jobs_there_is_no_thread() -> None:
     before = threading.active_count()
 

@@ -111,6 +111,27 @@ def test_an_immutable_file_that_changes_is_not_logged(
     assert [each.name for each in read.logged_artifacts()] == [f"{name}:v0"]
 
 
+def test_a_path_that_is_no_text_costs_nothing_else(
+    run: Any, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff") / "f"
+    path.parent.mkdir()
+    path.write_text("early")
+    changed = Artifact(name, "t")
+    changed.add_file(path, policy="immutable")
+    path.write_text("late")
+
+    run.log_artifact(changed)
+    kept = logged(run, f"{name}-2", f="kept")
+
+    with pytest.raises(CommError, match="changed after it was added"):
+        changed.wait()
+    run.finish()
+    read = Api().run(run.path)
+    assert read.lost_count == 1
+    assert [each.name for each in read.logged_artifacts()] == [kept.name]
+
+
 @pytest.mark.parametrize(
     ("ending", "state"),
     [
@@ -119,6 +140,7 @@ def test_an_immutable_file_that_changes_is_not_logged(
         ("sys.exit(3)", "failed"),
         ("interrupt()", "failed"),
         ("del a, draft", "finished"),
+        ("run.use_artifact(a)", "finished"),  # Which waits for it.
     ],
 )
 def test_a_process_that_ends_without_finish_keeps_what_it_logged(
