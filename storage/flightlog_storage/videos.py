@@ -11,10 +11,11 @@ from PIL import Image
 from flightlog_storage.picture_layout import Layout
 from flightlog_storage.pictures import as_bytes, tiled, value_range
 
-__all__ = ("encode_video",)
+__all__ = ("STILL_MAX_MS", "encode_video")
 
 _TICKS_A_SECOND = 100  # As a GIF counts time.
 _TICK_MS = 10
+STILL_MAX_MS = 65_535 * _TICK_MS  # How long one picture of a GIF can be shown.
 
 
 def encode_video(
@@ -22,7 +23,8 @@ def encode_video(
 ) -> None:
     """Write an array as a GIF that plays without end.
 
-    Values become brightness as those of an image do, by the range of all frames.
+    Values become brightness as those of an image do, by the range of all frames. What
+    stays the same for longer than a GIF can tell moves on after `STILL_MAX_MS`.
 
     Args:
         array: Of frames x channels x H x W, or a batch of such.
@@ -34,22 +36,22 @@ def encode_video(
         OSError: The target cannot be written.
     """
     frames = array if layout.axes == "CHW" else array.swapaxes(0, 1)
-    images = _images(frames, layout)
-    next(images).save(
-        target,
-        format="GIF",
-        save_all=True,
-        append_images=images,
-        duration=_durations_ms(len(frames), fps),
-        loop=0,
-    )
+    images = _images(frames, layout, fps)
+    next(images).save(target, format="GIF", save_all=True, append_images=images, loop=0)
 
 
-def _images(frames: NDArray[Any], layout: Layout) -> Iterator[Image.Image]:
+def _images(frames: NDArray[Any], layout: Layout, fps: float) -> Iterator[Image.Image]:
     known = value_range(frames)
-    for frame in frames:
+    before, still_ms = None, 0
+    for frame, shown_ms in zip(frames, _durations_ms(len(frames), fps), strict=True):
         shown = tiled(as_bytes(np.ascontiguousarray(frame), known), layout)
-        yield Image.fromarray(shown)
+        # Pillow makes one picture of equal ones, which is shown as long as all of them.
+        if before is None or not np.array_equal(before, shown):
+            before, still_ms = shown, 0
+        image = Image.fromarray(shown)
+        image.info["duration"] = min(shown_ms, STILL_MAX_MS - still_ms)
+        still_ms += image.info["duration"]
+        yield image
 
 
 def _durations_ms(count: int, fps: float) -> list[int]:

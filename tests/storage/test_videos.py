@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from flightlog_storage.picture_layout import GRID_GAP, find_frame_layout
-from flightlog_storage.videos import encode_video
+from flightlog_storage.videos import STILL_MAX_MS, encode_video
 
 
 def encoded(array: Any, fps: float = 4) -> Image.Image:
@@ -76,6 +76,19 @@ def test_frames_that_are_equal_take_their_time() -> None:
     durations = [each.info["duration"] for each in ImageSequence.Iterator(video)]
 
     assert sum(durations) == 500
+
+
+@pytest.mark.parametrize(("count", "fps"), [(3000, 4), (3, 0.001)])
+def test_what_is_still_for_longer_than_a_gif_can_tell_moves_on(
+    count: int, fps: float
+) -> None:
+    array = np.concatenate([np.zeros((count, 1, 4, 4), np.uint8), steps(2, 1, 4, 4)])
+
+    durations = [
+        each.info["duration"] for each in ImageSequence.Iterator(encoded(array, fps))
+    ]
+
+    assert durations == [STILL_MAX_MS, min(round(1000 / fps), STILL_MAX_MS)]
 
 
 @pytest.mark.parametrize(
