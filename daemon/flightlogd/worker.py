@@ -150,8 +150,10 @@ class Worker(Lane[OwedFile]):
     def do(self, run: RunName, owed: OwedFile) -> None:
         try:
             self._make(run, owed)
-        finally:
-            self._deaths.end()  # However it went, this process lives.
+        except OSError:
+            self._deaths.end()  # The disk or the recorder refused: this process lives.
+            raise
+        self._deaths.end()
 
     def _make(self, run: RunName, owed: OwedFile) -> None:
         # Loaded for the first job only: idle, this process is to be small.

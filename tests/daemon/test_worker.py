@@ -288,6 +288,38 @@ def test_a_job_that_kills_the_worker_again_and_again_is_given_up(
     assert not os.listdir(home.inbox)
 
 
+# What no writer of ours says is a syntax error to NumPy, and nothing a job may expect.
+ODD = """
+import time, flightlog
+from flightlog_storage.event import FileRequested, Pixels
+from flightlog_storage.inbox import make_token, put_in_inbox
+run = flightlog.init(entity="someone", project="project", id="run")
+token = make_token(run.life.writing("test").folder.name, 9)
+put_in_inbox(run.home.inbox / token, [b"1234"])
+pixels = Pixels(dtype="(1,", shape=[2, 2], format="png", quality=90)
+run.life.record(
+    FileRequested(time=time.time(), name="odd", token=token, size=4, pixels=pixels)
+)
+run.finish()
+"""
+
+
+def test_a_job_that_fails_unexpectedly_again_and_again_is_given_up(
+    home: Home, worker: Worker
+) -> None:
+    command = [sys.executable, "-c", ODD]
+    subprocess.run(command, env=environment(home), check=True, timeout=60)
+    wait_until(lambda: owed_as_folded(home) == 1)
+    worker.durable = durable(home)
+
+    for _ in range(DEATHS_MAX):
+        with pytest.raises(SyntaxError):  # Which ends the process.
+            worker.work()
+    work(worker, home, lambda: not state(home).owed)
+
+    assert state(home).lost_count == 1
+
+
 def test_deaths_count_for_one_job_and_not_after_it(tmp_path: Path) -> None:
     path = tmp_path / "worker.job"
 
