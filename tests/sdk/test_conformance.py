@@ -214,6 +214,11 @@ def test_1_2_paths_that_are_none(api: Api, path: str) -> None:
         api.run(path)
 
 
+def test_1_2_what_is_no_str_is_no_path(api: Api) -> None:
+    with pytest.raises(CommError, match="path must be a str, not list"):
+        api.run(["someone", "four", "run0"])  # type: ignore[arg-type]  # As a Run's is.
+
+
 def test_1_2_paths_of_a_project(api: Api) -> None:
     assert len(api.runs("someone/four")) == len(api.runs("four")) == COUNT
 

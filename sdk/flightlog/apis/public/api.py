@@ -199,9 +199,9 @@ class Api:
             BadArgumentError: `path` is no path of a run.
             NotFoundError: There is no such run.
         """
+        candidates = self._candidates(path)
         if path in self._runs:
             return self._runs[path]
-        candidates = self._candidates(path)
         for entity, project, run in candidates:
             key = (entity, project, run)
             state = reading(partial(self._client.reader.state, key))
