@@ -125,7 +125,8 @@ class Overlay:
 
     def over(self, logged: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
         """Return the summary, given (time, values) of the rows logged last."""
-        found = [(at, path, value) for path, (at, value) in self._set.items()]
+        known = list(self._set.items())  # At once: another thread may set more.
+        found = [(at, path, value) for path, (at, value) in known]
         for at, row in logged:
             found.extend((at, (key,), value) for key, value in row.items())
         summary: dict[str, Any] = {}

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 
 import pytest
 from tests.sdk.conftest import Lab, rows_of, state_of, wait_until
 
 import flightlog
+from flightlog._summary import Overlay
 
 
 @pytest.mark.usefixtures("home")
@@ -32,6 +34,31 @@ def test_threads_lose_nothing(lab: Lab) -> None:
         worker * 1000 + n for worker in range(32) for n in range(500)
     ]
     assert [n for _, n in rows_of(read, "worker/7")] == list(range(500))
+
+
+def test_a_summary_may_be_read_while_another_thread_sets_it() -> None:
+    overlay = Overlay()
+    has_read = threading.Event()
+
+    def set_keys() -> None:
+        for n in range(5_000):
+            overlay.set(0.0, [([f"k{n}"], n)], [])
+            if has_read.is_set():
+                return
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=set_keys)
+    thread.start()
+    try:
+        while thread.is_alive():
+            overlay.over([])
+    finally:
+        has_read.set()
+        thread.join()
+        sys.setswitchinterval(interval_s)
+
+    assert len(overlay.over([])) == 5_000
 
 
 @pytest.mark.parametrize("kind", ["mapped", "plain"])
