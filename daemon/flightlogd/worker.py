@@ -111,7 +111,12 @@ async def _sweep(worker: "Worker") -> None:
     """Delete what nobody will ask for."""
     while True:
         await anyio.sleep(SWEEP_INTERVAL_S)
-        if count := await to_thread.run_sync(worker.sweep):
+        try:
+            count = await to_thread.run_sync(worker.sweep)
+        except OSError as error:  # No reason to end the archive that is under way.
+            logger.warning("the inbox cannot be swept: %s", error)
+            continue
+        if count:
             logger.info("swept %d files that nobody had asked for", count)
 
 

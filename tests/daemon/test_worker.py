@@ -15,6 +15,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from anyio import from_thread
 from tests.effort import tries
 from tests.system.harness import (
     environment,
@@ -483,3 +484,28 @@ def test_the_inbox_is_swept_of_what_nobody_asked_for(
     assert worker.sweep() == 0, "it may have been left just now"
     assert wait_until(worker.sweep) == 2
     assert len(os.listdir(home.inbox)) == 2, "these are owed"
+
+
+@pytest.mark.anyio
+async def test_an_inbox_that_is_gone_for_a_while_ends_no_worker(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SWEEP_INTERVAL_S", 0.001)
+    swept: list[int] = []
+    worker = Worker(home)
+    home.inbox.rename(home.root / "aside")
+
+    def sweep() -> int:
+        if "cannot be swept" in caplog.text and not swept:
+            (home.root / "aside").rename(home.inbox)
+        swept.append(Worker.sweep(worker))
+        from_thread.run_sync(services.cancel_scope.cancel)
+        return 0
+
+    monkeypatch.setattr(worker, "sweep", sweep)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as services:
+            services.start_soon(module._sweep, worker)
+
+    assert swept == [0]
+    worker.close()
