@@ -464,15 +464,20 @@ def test_a_damaged_blob_makes_no_export(original: Lab, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_no_file(original: Lab, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "held")
+    copied = Lab(shutil.copytree(original.home, tmp_path / "copied", ignore=SOCKETS))
+    blob = next(path for path in (copied.home / "blobs").rglob("*") if path.is_file())
+    blob.unlink()
+    os.mkfifo(blob)
     exporter = subprocess.Popen(
-        [*COMMAND, "import", str(tmp_path / "held")],
-        env=original.environ,
+        [*COMMAND, "export", "demo/rich", "--to", str(tmp_path / "x.zip")],
+        env=copied.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    with open(tmp_path / "held", "wb"):  # It has begun to read.
+    with blob.open("wb"):  # It has begun to read, and waits for more.
+        assert len(os.listdir(tmp_path)) == 2
         exporter.send_signal(signal.SIGINT)
-        exporter.communicate(timeout=30)
+        _, said = exporter.communicate(timeout=60)
 
-    assert exporter.returncode == 130
+    assert exporter.returncode == 130, said
+    assert os.listdir(tmp_path) == ["copied"]
