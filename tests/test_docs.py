@@ -16,6 +16,8 @@ import flightlog_storage
 import flightlogd
 from flightlog.cli import commands
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 OPERATING = (ROOT / "docs/operating.md").read_text()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 SKIPPED = {"node_modules", "build", "dist"}
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -40,6 +40,8 @@ from flightlogd.archiver import Archiver
 from flightlogd.wakes import Durable
 from flightlogd.worker import Worker
 
+pytestmark = pytest.mark.once
+
 # Logs datasets that are to be archived, and an image.
 LOGGER = """
 import sys, flightlog

@@ -11,6 +11,8 @@ from tests.sdk.test_cli import call, daemon, data, environment
 
 from flightlog.cli.collecting import seconds_of
 
+pytestmark = pytest.mark.once
+
 SAVE = """
 import flightlog, sys
 with flightlog.init(project="demo", id=sys.argv[1]) as run:

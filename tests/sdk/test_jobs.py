@@ -21,6 +21,8 @@ from tests.system.harness import (
 from flightlog_storage.home import Home
 from flightlog_storage.progress import read_progress
 
+pytestmark = pytest.mark.once
+
 LOGGER = """
 import sys, flightlog
 with flightlog.init(project="demo", id="run") as run:

@@ -27,6 +27,8 @@ from flightlog_storage.logreader import LogReader
 from flightlog_storage.points import Stream
 from flightlog_storage.reader import HomeReader
 
+pytestmark = pytest.mark.once
+
 SOCKETS = shutil.ignore_patterns("*.sock")
 COMMAND = [sys.executable, "-c", "from flightlog.cli import main; main()"]
 RICH = """

@@ -31,6 +31,8 @@ from flightlog_storage.event import (
 from flightlog_storage.inbox import inbox_path, make_token, put_in_inbox
 from flightlog_storage.projector import Projector
 
+pytestmark = pytest.mark.once
+
 LOGS_ASSETS = """
 import flightlog
 from pathlib import Path

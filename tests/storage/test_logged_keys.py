@@ -23,6 +23,8 @@ from flightlog_storage.rows import decode
 from flightlog_storage.run_query import RunQuery, Window
 from flightlog_storage.runstate import RunState
 
+pytestmark = pytest.mark.once
+
 KEYS_MANY = 100_000
 
 

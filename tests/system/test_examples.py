@@ -11,6 +11,8 @@ import pytest
 
 import flightlog
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -29,6 +29,8 @@ from flightlog_storage.named_blobs import named_blobs
 from flightlog_storage.projector import Projector
 from flightlog_storage.reader import HomeReader
 
+pytestmark = pytest.mark.once
+
 COMMAND = [sys.executable, "-c", "from flightlog.cli import main; main()"]
 # Stores a few contents again and again, each in place of another: so each becomes
 # garbage and is wanted again all the time. What names it lies in a spool.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 UNITS = Path(__file__).parents[2] / "systemd"
 VERIFY_TIMEOUT_S = 60
 
