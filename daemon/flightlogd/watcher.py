@@ -17,6 +17,7 @@ __all__ = ("Watcher",)
 logger = logging.getLogger(__name__)
 
 WATCHES_MAX = 256  # At once; each is a thread. Others wait until one has ended.
+NOTIFIED_MAX = 32  # A quarter of the inotify instances that a user often may have.
 TOLD_TIMEOUT_S = 5.0
 
 
@@ -66,7 +67,13 @@ class Watcher(Follower[OpenWatch]):
             return
         watching = self._watchings.get(owed.token)
         if watching is None:
-            watching = Watching(self._home, run, owed.watch, self._tell)
+            watching = Watching(
+                self._home,
+                run,
+                owed.watch,
+                self._tell,
+                is_notified=len(self._watchings) < NOTIFIED_MAX,
+            )
             self._watchings[owed.token] = watching
             watching.start()
         if owed.is_over:

@@ -1,13 +1,14 @@
 """Watching: a thread that looks for the outputs of a run, again and again.
 
 Each watch has its own, for a folder may hang, or take hours to archive: no other run is
-to wait for that.
+to wait for that. Looks that are of no use, as far as the kernel tells, are left out.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from flightlog_storage.archive import Archive
 from flightlog_storage.artifact_state import RunName
@@ -15,6 +16,7 @@ from flightlog_storage.assets import Asset
 from flightlog_storage.database import Database
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import Event, OutputsWatchStopped
+from flightlog_storage.folder_news import FolderNews
 from flightlog_storage.home import Home
 from flightlog_storage.outputs import Memory, Scan, Scanner
 from flightlog_storage.watches import Watch
@@ -25,6 +27,9 @@ __all__ = ("Watching",)
 logger = logging.getLogger(__name__)
 
 LAST_LOOKS_MAX = 3  # At what cannot be archived, once the run has ended.
+# Looks come at least that often, for the kernel does not tell of all.
+LEFT_OUT_INTERVALS_MAX = 10
+LEFT_OUT_MAX_S = 300.0
 
 
 class Watching:
@@ -36,8 +41,13 @@ class Watching:
         run: RunName,
         watch: Watch,
         tell: Callable[[RunName, Event], None],
+        *,
+        is_notified: bool = True,
     ) -> None:
-        """`tell` has the recorder make an event durable, or raises an OSError."""
+        """`tell` has the recorder make an event durable, or raises an OSError.
+
+        Without `is_notified` it looks at each interval.
+        """
         self._home = home
         self._run = run
         self._watch = watch
@@ -46,8 +56,15 @@ class Watching:
         self._is_over = False
         self._is_stopped = False
         self._last_looks = 0
+        self._quiet_until = 0.0  # As long as there is no news of the folders.
+        self._folders = FolderNews(watch.looking.dirs, self._warn, is_able=is_notified)
         self._scanner = Scanner(
-            watch.looking, Archive(home, self._tick), self._warn, self._tick, Memory()
+            watch.looking,
+            Archive(home, self._tick),
+            self._warn,
+            self._tick,
+            Memory(),
+            self._folders.scandir,
         )
         # Not waited for: it may hang where nothing can wake it.
         self._thread = threading.Thread(
@@ -69,30 +86,39 @@ class Watching:
         self._news.set()
 
     def _serve(self) -> None:
-        due = time.monotonic()
-        while not self._is_stopped:
-            self._news.clear()
-            is_last = self._is_over
-            try:
-                pause_s = self._look(is_last)
-            except Stopped:
-                return
-            except Exception:  # A watch that ends silently would lose what follows.
-                logger.exception("outputs of %s cannot be looked for", self._name)
-                pause_s = RETRY_S
-            if pause_s is None:
-                return
-            now = time.monotonic()
-            # In step with the first look, however long each takes.
-            due = now + pause_s if is_last else _next(due, pause_s, now)
-            self._news.wait(due - now)
+        with closing(self._folders):
+            due = time.monotonic()
+            while not self._is_stopped:
+                self._news.clear()
+                is_last = self._is_over
+                try:
+                    pause_s = self._look(is_last)
+                except Stopped:
+                    return
+                except Exception:  # A watch that ends silently would lose the rest.
+                    logger.exception("outputs of %s cannot be looked for", self._name)
+                    pause_s = RETRY_S
+                if pause_s is None:
+                    return
+                now = time.monotonic()
+                # In step with the first look, however long each takes.
+                due = now + pause_s if is_last else _next(due, pause_s, now)
+                self._news.wait(due - now)
 
     def _look(self, is_last: bool) -> float | None:
-        """Look once; return how long to wait then, None if that was the last time."""
+        """Look, if need be; return how long to wait then, None if that was the last."""
+        started = time.monotonic()
+        if not is_last and started < self._quiet_until and self._folders.is_quiet():
+            return self._watch.interval_s
+        self._quiet_until = 0.0
+        self._folders.begin()
         with _Known(self._home, self._run) as known:
             scan = self._scanner.scan(known.find, self._put, is_last=is_last)
         if scan.error is not None:
             logger.warning("outputs of %s: %s; again", self._name, scan.error)
+        if scan.is_settled:
+            left_out_s = LEFT_OUT_INTERVALS_MAX * self._watch.interval_s
+            self._quiet_until = started + min(left_out_s, LEFT_OUT_MAX_S)
         if not is_last:
             return self._watch.interval_s
         return None if self._has_ended(scan) else RETRY_S

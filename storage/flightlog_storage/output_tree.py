@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from flightlog_storage.output_patterns import Patterns
 from flightlog_storage.staging import SCRATCH_PREFIX
-from flightlog_storage.trees import leaves
+from flightlog_storage.trees import Scandir, leaves
 
 __all__ = ("Candidate", "candidates", "look_at_folder", "seen_of_file")
 
@@ -36,6 +36,7 @@ def candidates(
     never: str,
     skip: _Skip,
     tick: Callable[[], object],
+    scandir: Scandir,
 ) -> Iterator[Candidate]:
     """Yield what is an output now, each once, in no order.
 
@@ -47,9 +48,11 @@ def candidates(
         never: A folder that is left out, silently.
         skip: Told of what is left out, and why.
         tick: Called for each name; what it raises ends this.
+        scandir: Lists a folder that is looked into.
     """
     # The outer ones first: what these yield whole is not looked into.
     roots = sorted({os.path.realpath(each) for each in dirs}, key=len)
+    walk = _Walk(roots, patterns, never, skip, tick, scandir)
     found: set[str] = set()
     for root in roots:
         if _is_ours(root, never):
@@ -59,7 +62,7 @@ def candidates(
         is_shared |= any(_is_within(other, root) for other in roots if other != root)
         if is_shared and any(_is_within(root, folder) for folder in found):
             continue
-        for candidate in _Walk(roots, patterns, never, skip, tick).below(root):
+        for candidate in walk.below(root):
             if not is_shared:
                 yield candidate
             elif candidate.path not in found:
@@ -82,19 +85,21 @@ class _Walk:
         never: str,
         skip: _Skip,
         tick: Callable[[], object],
+        scandir: Scandir,
     ) -> None:
         self._roots = roots
         self._patterns = patterns
         self._never = never
         self._skip = skip
         self._tick = tick
+        self._scandir = scandir
 
     def below(self, root: str) -> Iterator[Candidate]:
         folders = [""]
         while folders:
             below = folders.pop()
             try:
-                with os.scandir(os.path.join(root, below)) as entries:
+                with self._scandir(os.path.join(root, below)) as entries:
                     for entry in entries:
                         self._tick()
                         path = below + entry.name
@@ -161,7 +166,7 @@ class _Walk:
 
 
 def look_at_folder(
-    path: str, never: str, tick: Callable[[], object]
+    path: str, never: str, tick: Callable[[], object], scandir: Scandir
 ) -> tuple[str, float]:
     """Return what is seen of a folder's files, and the newest time of one.
 
@@ -175,7 +180,7 @@ def look_at_folder(
         if isinstance(error, OSError):
             raise error
 
-    for leaf in leaves(path, never, skip, tick):
+    for leaf in leaves(path, never, skip, tick, scandir):
         text = f"{leaf.path}\0{seen_of_file(leaf.status)}"
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
         total += int.from_bytes(digest, "big")  # A sum, for they come in no order.

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from flightlog_storage.archive import Archive, Kept
@@ -18,6 +19,7 @@ from flightlog_storage.output_tree import (
     seen_of_file,
 )
 from flightlog_storage.process import this_process
+from flightlog_storage.trees import Scandir
 
 __all__ = ("Memory", "Scan", "Scanner")
 
@@ -57,12 +59,18 @@ class Scan:
     scanned: int = 0
     archived: list[OutputArchived] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)  # Keys; they are tried again.
+    unsettled: int = 0  # What is not at rest or not due, or cannot be looked at.
     error: OSError | None = None  # Why it ended early: the home's disk, or `put`.
 
     @property
     def is_whole(self) -> bool:
         """Whether all is archived that was to be."""
         return self.error is None and not self.failed
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another look is of no use until something changes."""
+        return self.is_whole and not self.unsettled
 
 
 class Scanner:
@@ -75,14 +83,19 @@ class Scanner:
         tell: Callable[[str], None],
         tick: Callable[[], object],
         memory: Memory | None = None,
+        scandir: Scandir = os.scandir,
     ) -> None:
-        """`tell` is told what is left out, once; what `tick` raises ends a look."""
+        """`tell` is told what is left out, once; what `tick` raises ends a look.
+
+        `scandir` lists each folder that is looked into.
+        """
         self._looking = looking
         self._patterns = Patterns(looking.patterns)
         self._archive = archive
         self._tell = tell
         self._tick = tick
         self._memory = memory or Memory()
+        self._scandir = scandir
 
     def scan(
         self,
@@ -105,8 +118,9 @@ class Scanner:
             self._looking.dirs,
             self._patterns,
             self._archive.never,
-            self._skip,
+            partial(self._skip, look.scan),
             self._tick,
+            self._scandir,
         )
         try:
             for candidate in found:
@@ -147,6 +161,7 @@ class Scanner:
         if item.is_new:  # Only now: what could not be put is archived again.
             item.settled, item.copied_at = item.seen, look.now
             item.is_new = False
+        look.scan.unsettled += item.settled != item.seen
 
     def _archive_new(
         self, look: "_Look", key: str, item: _Item, candidate: Candidate
@@ -192,7 +207,7 @@ class Scanner:
     def _see(self, candidate: Candidate) -> tuple[str, float]:
         if candidate.is_folder:
             never = self._archive.never
-            return look_at_folder(candidate.source, never, self._tick)
+            return look_at_folder(candidate.source, never, self._tick, self._scandir)
         return seen_of_file(candidate.status), candidate.status.st_mtime
 
     def _is_due(
@@ -226,7 +241,9 @@ class Scanner:
             item.error = error
             self._tell(f"{_shown(path)} cannot be archived now: {_shown(error)}")
 
-    def _skip(self, path: str, error: OSError | str) -> None:
+    def _skip(self, scan: Scan, path: str, error: OSError | str) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            scan.unsettled += 1
         why = error if isinstance(error, str) else error.strerror or str(error)
         text = f"{_shown(path)}: {why}; it is left out"
         if text not in self._memory.told and len(self._memory.told) < TOLD_MAX:

@@ -6,15 +6,27 @@ No link is followed out of the folder, and nothing is left out silently.
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from flightlog_storage.paths import checked_path
 
-__all__ = ("SKIPPED_MAX", "Leaf", "Limits", "Survey", "leaves", "survey")
+__all__ = (
+    "SKIPPED_MAX",
+    "Entries",
+    "Leaf",
+    "Limits",
+    "Scandir",
+    "Survey",
+    "leaves",
+    "survey",
+)
 
 SKIPPED_MAX = 100  # As many are named; the others are counted.
 
+Entries = AbstractContextManager[Iterator["os.DirEntry[str]"]]
+Scandir = Callable[[str], Entries]
 _Skip = Callable[[str, OSError | str], None]
 
 
@@ -115,7 +127,11 @@ def survey(
 
 
 def leaves(
-    root: str, never: str, skip: _Skip, tick: Callable[[], object]
+    root: str,
+    never: str,
+    skip: _Skip,
+    tick: Callable[[], object],
+    scandir: Scandir = os.scandir,
 ) -> Iterator[Leaf]:
     """Yield the files below a folder, in no order; tell `skip` of what is left out.
 
@@ -126,7 +142,7 @@ def leaves(
     while folders:
         below = folders.pop()
         try:
-            with os.scandir(os.path.join(root, below)) as entries:
+            with scandir(os.path.join(root, below)) as entries:
                 for entry in entries:
                     tick()
                     path = below + entry.name

@@ -210,6 +210,22 @@ def test_what_cannot_be_archived_after_the_end_is_lost_and_counted(
     assert state_of(home, KEY[2]).lost_count == 1
 
 
+def test_only_so_many_watches_are_told_of_changes(
+    home: Home,
+    watcher: Watcher,
+    trainers: "list[subprocess.Popen[bytes]]",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flightlogd.watcher.NOTIFIED_MAX", 1)
+    one, two = make(tmp_path / "one", "a.pt"), make(tmp_path / "two", "b.pt")
+    watch(trainers, home, "wait", one, two)
+
+    work(watcher, home, lambda: kept(home, "one") and kept(home, "two"))
+    watchings = watcher._watchings.values()
+    assert sorted(each._folders._is_able for each in watchings) == [False, True]
+
+
 def test_a_watch_of_another_machine_is_not_served(
     home: Home,
     watcher: Watcher,

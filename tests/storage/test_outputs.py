@@ -473,11 +473,57 @@ def test_a_file_that_cannot_be_read_keeps_no_other_waiting(looked: Looked) -> No
     assert [look.failed for look in looks] == [["out/a.pt"]] * 3
     assert [look.scanned for look in looks] == [2] * 3, "what failed counts, too"
     assert [event.key for event in looks[0].archived] == ["out/b.pt"]
+    assert not any(look.is_settled for look in looks)
     assert len(looked.told) == 1
     assert "Permission denied" in looked.told[0]
     looked.archive.meanwhile = int
 
     assert looked.archived() == ["a.pt"]
+
+
+# --- whether another look is of any use ---
+
+
+def test_a_look_that_leaves_nothing_is_settled(looked: Looked) -> None:
+    looked.write("a.pt")
+    looked.write("d/x")
+    looked.write("train.log")
+    missing = looked.root / "none"
+
+    for _ in range(2):
+        assert looked.look("*.pt", "*.log", "d/", dirs=[looked.out, missing]).is_settled
+
+
+def test_what_is_not_at_rest_is_unsettled(looked: Looked) -> None:
+    looked.write("a.pt", age_s=5)
+
+    settled = [looked.look(stable_required=2).is_settled for _ in range(3)]
+    assert settled == [False, True, True]
+    looked.write("b.pt", age_s=5)
+    assert not looked.look(min_age_s=10).is_settled
+    looked.now += 5
+    assert looked.look(min_age_s=10).is_settled
+
+
+def test_a_log_that_waits_for_its_interval_is_unsettled(looked: Looked) -> None:
+    looked.write("train.log", "one")
+    assert looked.look(log_interval_s=60.0).is_settled
+    looked.write("train.log", "one two")
+
+    assert not looked.look(log_interval_s=60.0).is_settled
+    looked.now += 60
+    assert looked.look(log_interval_s=60.0).is_settled
+
+
+def test_what_cannot_be_archived_or_looked_at_is_unsettled(looked: Looked) -> None:
+    path = looked.write("a.pt")
+
+    def refuse(event: OutputArchived) -> None:
+        raise ConnectionRefusedError(event.key)
+
+    assert not looked.look(put=refuse).is_settled
+    assert looked.look("*.none").is_settled
+    assert not looked.look("*.none", dirs=[path]).is_settled
 
 
 # --- folders that come and go ---

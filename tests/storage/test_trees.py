@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from flightlog_storage.trees import SKIPPED_MAX, Limits, Survey, leaves, survey
+from flightlog_storage.trees import (
+    SKIPPED_MAX,
+    Entries,
+    Limits,
+    Scandir,
+    Survey,
+    leaves,
+    survey,
+)
 
 
 def nothing() -> None:
@@ -26,11 +34,15 @@ def look(root: Path, limits: Limits = Limits(), never: str = "") -> Survey:  # n
     return survey(str(root), never, limits, "dataset", nothing)
 
 
-def paths(root: Path) -> tuple[list[str], dict[str, str]]:
+def paths(
+    root: Path, scandir: Scandir = os.scandir
+) -> tuple[list[str], dict[str, str]]:
     skipped: dict[str, str] = {}
-    found = leaves(
-        str(root), "", lambda path, why: skipped.update({path: str(why)}), nothing
-    )
+
+    def skip(path: str, why: object) -> None:
+        skipped[path] = str(why)
+
+    found = leaves(str(root), "", skip, nothing, scandir)
     return sorted(leaf.path for leaf in found), skipped
 
 
@@ -128,19 +140,13 @@ def test_what_is_skipped_is_counted_and_the_first_are_named(root: Path) -> None:
     assert (found.skipped_count, len(found.skipped)) == (SKIPPED_MAX + 5, SKIPPED_MAX)
 
 
-def test_a_folder_that_cannot_be_listed_is_told(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scan = os.scandir
-
-    def refused(path: str) -> object:
+def test_a_folder_that_cannot_be_listed_is_told(root: Path) -> None:
+    def refused(path: str) -> Entries:
         if path.endswith("b/"):
             raise PermissionError(13, "Permission denied", path)
-        return scan(path)
+        return os.scandir(path)
 
-    monkeypatch.setattr(os, "scandir", refused)
-
-    assert paths(root) == (
+    assert paths(root, refused) == (
         ["one"],
         {"a/b/": f"[Errno 13] Permission denied: '{root}/a/b/'"},
     )
