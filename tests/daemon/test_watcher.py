@@ -28,7 +28,7 @@ from flightlogd import watching
 from flightlogd.watcher import Watcher
 from flightlogd.watching import Watching
 
-# Has folders watched, one a run, and ends, or waits to be ended.
+# Has folders watched, one a run, and ends, or waits until it is to stop that.
 LOGGER = """
 import os, sys, flightlog
 for path in sys.argv[2:]:
@@ -41,6 +41,8 @@ for path in sys.argv[2:]:
 print("ready", flush=True)
 if sys.argv[1] == "wait":
     sys.stdin.read()
+    run.stop_outputs_watch()
+    run.flush(60)
 os._exit(0)
 """
 
@@ -140,6 +142,7 @@ def test_a_look_that_fails_does_not_end_the_watch(
     trainers: "list[subprocess.Popen[bytes]]",
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(watching, "RETRY_S", 0.01)
     folder = make(tmp_path / "run", "a.pt")
@@ -157,6 +160,8 @@ def test_a_look_that_fails_does_not_end_the_watch(
 
     work(watcher, home, lambda: kept(home, KEY[2]) == ["a.pt"])
     assert failed
+    assert "cannot be looked for" in caplog.text
+    assert "a bug" in caplog.text
 
 
 def test_a_recorder_that_refuses_is_asked_again(
@@ -192,6 +197,7 @@ def test_what_cannot_be_archived_after_the_end_is_lost_and_counted(
     trainers: "list[subprocess.Popen[bytes]]",
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(watching, "RETRY_S", 0.01)
     folder = make(tmp_path / "run", "a.pt", "b.pt")
@@ -208,6 +214,7 @@ def test_what_cannot_be_archived_after_the_end_is_lost_and_counted(
     work(watcher, home, lambda: not state_of(home, KEY[2]).watches)
     assert kept(home, KEY[2]) == ["b.pt"]
     assert state_of(home, KEY[2]).lost_count == 1
+    assert f"output run/a.pt of {'/'.join(KEY)} is lost" in caplog.text
 
 
 def test_only_so_many_watches_are_told_of_changes(
@@ -241,6 +248,23 @@ def test_a_watch_of_another_machine_is_not_served(
     work(watcher, home, lambda: "not here" in caplog.text)
     assert watcher._watchings == {}
     assert kept(home, KEY[2]) == []
+
+
+def test_a_watch_that_is_stopped_looks_no_more(
+    home: Home,
+    watcher: Watcher,
+    trainers: "list[subprocess.Popen[bytes]]",
+    tmp_path: Path,
+) -> None:
+    trainer = watch(trainers, home, "wait", make(tmp_path / "run", "a.pt"))
+    work(watcher, home, lambda: kept(home, KEY[2]) == ["a.pt"])
+    (served,) = watcher._watchings.values()
+
+    trainer.communicate(timeout=60)
+    work(watcher, home, lambda: not watcher._watchings)
+
+    served._thread.join(60)
+    assert not served._thread.is_alive()
 
 
 def test_a_watch_that_was_stopped_leaves_its_look(

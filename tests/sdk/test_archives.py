@@ -19,6 +19,7 @@ from tests.system.harness import (
     wait_until,
 )
 
+from flightlog import Api, NotFoundError
 from flightlog_storage.home import Home
 
 # Asks for archives, and ends when it is told to.
@@ -109,6 +110,24 @@ def test_what_is_on_its_way_is_told_unless_it_is_to_be_quiet(
     assert "2 of what is to be archived is on its way" in line
     assert "`flightlog jobs`" in line
     assert quiet == []
+
+
+def test_what_a_deleted_run_asked_for_is_not_waited_for(
+    home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    os.kill(status(home)["worker_pid"], signal.SIGSTOP)
+    said(logged(home, tmp_path / "data"))
+    run = Api(home=home.root).run("someone/project/run")
+    asset = run.assets.datasets[0]
+
+    run.delete()
+
+    with pytest.raises(NotFoundError, match="Could not find run"):
+        asset.restore(tmp_path / "back")
+    said(logged(home, tmp_path / "data"))  # Another run of that name.
+    with pytest.raises(NotFoundError, match="was deleted"):
+        asset.restore(tmp_path / "back")
 
 
 def test_where_nothing_can_be_read_the_end_is_as_ever(

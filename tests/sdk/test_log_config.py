@@ -64,6 +64,13 @@ class Omega(Mapping[str, Any]):
         return 2
 
 
+class Plain:
+    """Has what it was given in its `__dict__` alone."""
+
+    def __init__(self) -> None:
+        self.lr = 0.1
+
+
 class Attrs:
     """Looks like a class of attrs."""
 
@@ -176,6 +183,7 @@ def test_nan_is_kept(live: flightlog.Run) -> None:
         (["--lr", "0.1"], ["--lr", "0.1"]),
         (Point(1, 2), {"x": 1, "y": 2}),
         (Attrs(), {"a": "p"}),
+        (Plain(), {"lr": 0.1}),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -19,6 +19,7 @@ from flightlog.apis.public import Api
 from flightlog.apis.public.assets import Asset
 from flightlog_storage.archive import Archive, Kept
 from flightlog_storage.blobs import BlobStore
+from flightlog_storage.event import Looking
 from flightlog_storage.named_blobs import named_blobs
 from flightlog_storage.reader import HomeReader
 
@@ -140,7 +141,7 @@ def test_what_cannot_be_is_refused_at_the_call(
     assert state_of(Api(home=live.home.root).run(live.path)).watches == {}
 
 
-def test_a_str_is_one_folder(
+def test_a_str_is_one_folder_and_the_daemon_is_told_what_was_given(
     live: flightlog.Run, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(work, "a.pt")
@@ -150,12 +151,30 @@ def test_a_str_is_one_folder(
 
     for given in ("out", "./out", "~/out", Path("out"), ["out"], (absolute,)):
         assert live.scan_outputs_once(output_dirs=given)["scanned"] == 1
-        live.watch_outputs(output_dirs=given, state_gc_after_sec=None)
+        live.watch_outputs(
+            output_dirs=given,
+            interval_sec=3600,
+            patterns=["*.pt"],
+            stable_required=9,
+            min_age_sec=8,
+            mode="versions",
+            log_snapshot_interval_sec=7,
+            state_gc_after_sec=None,
+        )
     assert live.flush(20)
 
     (watch,) = state_of(Api(home=live.home.root).run(live.path)).watches.values()
-    assert watch.looking.dirs == [str(absolute)], "the daemon works elsewhere"
-    assert watch.looking.forget_after_s == 0
+    assert watch.interval_s == 3600
+    assert watch.looking == Looking(
+        dirs=[str(absolute)],  # For the daemon works elsewhere.
+        root=str(work),
+        patterns=["*.pt"],
+        stable_required=9,
+        min_age_s=8.0,
+        mode="overwrite_versions",
+        log_interval_s=7.0,
+        forget_after_s=0.0,
+    )
 
 
 # --- looked for on demand ---
@@ -217,6 +236,15 @@ def test_a_second_look_finds_nothing_new(live: flightlog.Run, work: Path) -> Non
         0,
         [],
     )
+
+
+def test_logs_may_be_kept_at_each_look(live: flightlog.Run, work: Path) -> None:
+    for data in (b"1", b"12"):
+        write(work, "a.log", data)
+        found = live.scan_outputs_once(
+            output_dirs=work / "out", log_snapshot_interval_sec=0
+        )
+        assert found["archived"] == 1
 
 
 def test_by_default_a_file_has_to_be_at_rest(live: flightlog.Run, work: Path) -> None:

@@ -212,7 +212,7 @@ def kept_by_git(root: Path, git_folder: Path) -> list[str]:
 OUT = (
     ".env", ".env.local", "x/.env", "server.key", "cert.pem", "id_rsa", ".netrc",
     "x/id_ed25519", ".ssh/config", ".aws/credentials", "credentials.json",
-    "__pycache__/a.pyc", "a.pyc", "node_modules/a.js", ".idea/a.xml", ".venv/a.py",
+    "__pycache__/a.so", "a.pyc", "node_modules/a.js", ".idea/a.xml", ".venv/a.py",
 )
 # fmt: on
 
