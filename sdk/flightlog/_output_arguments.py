@@ -3,6 +3,7 @@
 import math
 import os
 from numbers import Real
+from typing import NamedTuple
 
 from flightlog_storage.event import ROLLING, VERSIONS, Looking
 
@@ -12,26 +13,16 @@ OUTPUT_ARGUMENTS_MAX = 1000  # Folders, or patterns.
 _MODES = {ROLLING: ROLLING, VERSIONS: VERSIONS, "versions": VERSIONS}
 
 
-class GivenOutputs:
+class GivenOutputs(NamedTuple):
     """The arguments that both calls have, as they were given."""
 
-    def __init__(  # noqa: PLR0913  # As in Runicorn.
-        self,
-        output_dirs: object,
-        patterns: object,
-        stable_required: object,
-        min_age_sec: object,
-        mode: object,
-        log_snapshot_interval_sec: object,
-        state_gc_after_sec: object,
-    ) -> None:
-        self.output_dirs = output_dirs
-        self.patterns = patterns
-        self.stable_required = stable_required
-        self.min_age_sec = min_age_sec
-        self.mode = mode
-        self.log_snapshot_interval_sec = log_snapshot_interval_sec
-        self.state_gc_after_sec = state_gc_after_sec
+    output_dirs: object
+    patterns: object
+    stable_required: object
+    min_age_sec: object
+    mode: object
+    log_snapshot_interval_sec: object
+    state_gc_after_sec: object
 
 
 def make_looking(call: str, given: GivenOutputs, root: str) -> Looking:

@@ -482,16 +482,12 @@ class Run:
         Args:
             output_dirs: As in `scan_outputs_once`.
             interval_sec: How often to look.
-            patterns: Which, by their paths below these folders: "*.pt" at any depth,
-                "ckpt-*/" for folders, which are kept whole. By default what is
-                usually one.
-            stable_required: How many looks must have seen a file unchanged.
-            min_age_sec: For how long it must not have been written to.
-            mode: "rolling" keeps the last revision of each output,
-                "overwrite_versions" all.
-            log_snapshot_interval_sec: How often to keep a file that is written bit by
-                bit (.log, .txt, .jsonl, .csv, tfevents), which is never at rest.
-            state_gc_after_sec: When to forget what is not there any more; None never.
+            patterns: As there; and so all that follow.
+            stable_required: See `patterns`.
+            min_age_sec: See `patterns`.
+            mode: See `patterns`.
+            log_snapshot_interval_sec: See `patterns`.
+            state_gc_after_sec: See `patterns`.
 
         Raises:
             TypeError: An argument has a wrong type.

@@ -2,8 +2,9 @@
 
 import sys
 from contextlib import suppress
+from functools import cache
 
-__all__ = ("say",)
+__all__ = ("say", "say_once")
 
 
 def say(text: str) -> None:
@@ -11,3 +12,9 @@ def say(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             sys.stderr.write(f"flightlog: {text}\n")
+
+
+@cache
+def say_once(text: str) -> None:
+    """Tell the user a line, once in this process."""
+    say(text)

@@ -1,11 +1,10 @@
 """Arguments of W&B's `init()` that programs bring along: which are heard, which not."""
 
 from collections.abc import Collection, Mapping
-from functools import cache
 from typing import Any
 
 from flightlog._config import as_config
-from flightlog._say import say
+from flightlog._say import say_once
 from flightlog.errors import UsageError
 
 __all__ = ("take_wandb_arguments",)
@@ -51,7 +50,8 @@ def take_wandb_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             )
     ignored = [n for n in _WITHOUT_MEANING if given.get(n) not in (None, False)]
     if ignored:
-        _say_once(", ".join(ignored))
+        names = ", ".join(ignored)
+        say_once(f"init() has no use for these arguments of wandb.init: {names}")
     save_code = given.get(_SAVE_CODE)
     if not isinstance(save_code, bool | None):
         raise TypeError(f"{_SAVE_CODE} must be a bool or None, not {save_code!r}")
@@ -72,8 +72,3 @@ def _filtered(config: Any, given: Mapping[str, Any]) -> Any:
         raise TypeError("config_exclude_keys and config_include_keys are lists of str")
     values = as_config(config)
     return {key: values[key] for key in values if (key in keys) == bool(include)}
-
-
-@cache
-def _say_once(names: str) -> None:
-    say(f"init() has no use for these arguments of wandb.init: {names}")

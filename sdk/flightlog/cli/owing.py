@@ -1,8 +1,9 @@
 """What the daemon owes in a home: what waits, what it is at, and what failed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from flightlog.apis.public.reading import reading
 from flightlog_storage.artifact_state import RunName
@@ -17,9 +18,11 @@ from flightlog_storage.runfiles import OwedFile
 from flightlog_storage.runstate import RunState, WriterStatus
 from flightlog_storage.watches import Watch
 
-__all__ = ("FailedJob", "Jobs", "OwedJob", "owed_files", "read_failed", "read_jobs")
+__all__ = ("FailedJob", "Jobs", "OwedJob", "owed_files", "read_jobs")
 
 ALL = 1 << 31
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def read_jobs(home: Home) -> Jobs:
         ]
         watches = _watches(database, folding)
         owed = sorted((*watches, *files, *assets), key=lambda job: job.since)
-        return Jobs(owed, read_failed(database, folding))
+        return Jobs(owed, _failed(database, folding))
 
     return reading(lambda: HomeReader(home).look(read))
 
@@ -92,25 +95,30 @@ def owed_files(
     database: Database, folding: Folding
 ) -> Iterator[tuple[RunName, OwedFile]]:
     """Yield the files that are requested and not made, and whose."""
-    moved = _moved(folding)
-    for run, owed in database.owed_files(ALL):
-        if run not in moved:
-            yield run, owed
+
+    def of(state: RunState) -> Iterable[OwedFile]:
+        return () if state.carried else state.owed.values()
+
+    return _by_now(folding, database.owed_files(ALL), of)
+
+
+def _by_now(
+    folding: Folding,
+    saved: Iterable[tuple[RunName, _Found]],
+    of: Callable[[RunState], Iterable[_Found]],
+) -> Iterator[tuple[RunName, _Found]]:
+    """Yield what state.db has of runs; where it is behind, what `of` finds."""
+    moved = {(s.entity, s.project, s.id): s for s in folding.states.values()}
+    yield from ((run, found) for run, found in saved if run not in moved)
     for run, state in moved.items():
-        if not state.carried:
-            yield from ((run, owed) for owed in state.owed.values())
+        yield from ((run, found) for found in of(state))
 
 
-def read_failed(database: Database, folding: Folding) -> list[FailedJob]:
+def _failed(database: Database, folding: Folding) -> list[FailedJob]:
     """Return the archives and surveys that failed."""
-    moved = _moved(folding)
-    saved = (found for found in database.all_assets() if found[0] not in moved)
-    fresh = (
-        (run, asset) for run, state in moved.items() for asset in state.assets.values()
-    )
+    assets = _by_now(folding, database.all_assets(), lambda s: s.assets.values())
     found = [
         FailedJob(asset.kind, asset.name, "/".join(run), asset.logged_at, asset.error)
-        for assets in (saved, fresh)
         for run, asset in assets
         if asset.error is not None
     ]
@@ -120,13 +128,11 @@ def read_failed(database: Database, folding: Folding) -> list[FailedJob]:
 def _owed_assets(
     database: Database, folding: Folding
 ) -> Iterator[tuple[RunName, Asset]]:
-    moved = _moved(folding)
-    for run, asset in database.owed_assets(ALL):
-        if run not in moved:
-            yield run, asset
-    for run, state in moved.items():
-        if not state.carried:
-            yield from ((run, asset) for asset in state.assets.values() if asset.job)
+    def of(state: RunState) -> Iterable[Asset]:
+        assets = () if state.carried else state.assets.values()
+        return (asset for asset in assets if asset.job)
+
+    return _by_now(folding, database.owed_assets(ALL), of)
 
 
 def _owed_asset(run: RunName, asset: Asset, progress: Progress | None) -> OwedJob:
@@ -142,30 +148,23 @@ def _owed_asset(run: RunName, asset: Asset, progress: Progress | None) -> OwedJo
 
 
 def _watches(database: Database, folding: Folding) -> Iterator[OwedJob]:
-    moved = _moved(folding)
-    for run, found in database.open_watches(ALL):
-        if run not in moved:
-            yield _watch(run, found.watch, is_over=found.is_over)
-    for run, state in moved.items():
+    def of(state: RunState) -> Iterable[tuple[Watch, bool]]:
         for watch in () if state.carried else state.watches.values():
             writer = state.writers.get(watch.writer)
-            is_over = writer is None or writer.status is not WriterStatus.ACTIVE
-            yield _watch(run, watch, is_over=is_over)
+            yield watch, writer is None or writer.status is not WriterStatus.ACTIVE
 
-
-def _watch(run: RunName, watch: Watch, *, is_over: bool) -> OwedJob:
-    return OwedJob(
-        job="watch",
-        name=", ".join(watch.looking.dirs),
-        run="/".join(run),
-        since=0.0,
-        is_running=False,
-        is_open=not is_over,
+    saved = (
+        (run, (found.watch, found.is_over)) for run, found in database.open_watches(ALL)
     )
-
-
-def _moved(folding: Folding) -> dict[RunName, RunState]:
-    return {(s.entity, s.project, s.id): s for s in folding.states.values()}
+    for run, (watch, is_over) in _by_now(folding, saved, of):
+        yield OwedJob(
+            job="watch",
+            name=", ".join(watch.looking.dirs),
+            run="/".join(run),
+            since=0.0,
+            is_running=False,
+            is_open=not is_over,
+        )
 
 
 def _file_at_work(home: Home) -> str | None:

@@ -1,12 +1,11 @@
 """Frames: the rows of a history as dicts and as data frames."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flightlog._say import say
+from flightlog._say import say_once
 from flightlog_storage.cells import Cells, History
 from flightlog_storage.event import Kind
 
@@ -32,7 +31,7 @@ def frame_or_dicts(history: History, names: Sequence[str] | None = None) -> Any:
     try:
         return frame(history, names)
     except ImportError:
-        _say_once("pandas is not installed: history() returns a list of dicts")
+        say_once("pandas is not installed: history() returns a list of dicts")
         return dicts(history, names)
 
 
@@ -99,8 +98,3 @@ def _objects(cells: Cells, row_count: int) -> Any:
             column[row] = value
         values = column
     return pd.Series(values)
-
-
-@cache
-def _say_once(text: str) -> None:
-    say(text)

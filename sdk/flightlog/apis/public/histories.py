@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from flightlog._say import say
+from flightlog._say import say_once
 from flightlog.apis.public.client import Client
 from flightlog.apis.public.key_types import describe_keys
 from flightlog.apis.public.reading import reading
@@ -196,7 +195,7 @@ class RunHistory:
         cells = self._read(replace(query, join="outer", with_time=False)).cells
         if all(each.present_kinds() - {Kind.NULL} for each in cells):
             keys = ", ".join(map(repr, query.keys))
-            _say_once(
+            say_once(
                 f"{'/'.join(self._run)}: no row has all of {keys}, though each has "
                 'rows of its own; history(join="outer") gives those that have any'
             )
@@ -219,11 +218,6 @@ def _rows_with(history: History, key: str) -> Ints:
         if cells.key == key:
             return cells.present_rows()
     return np.empty(0, np.int64)
-
-
-@cache
-def _say_once(text: str) -> None:
-    say(text)
 
 
 def check_count(name: str, count: object) -> None:
