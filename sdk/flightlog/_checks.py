@@ -1,5 +1,7 @@
 """What names, ids, tags and captions may look like."""
 
+import operator
+import os
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -7,10 +9,20 @@ from typing import Any
 from flightlog._values import plain_text
 from flightlog.errors import UsageError
 
-__all__ = ("check_caption", "check_name", "check_number", "check_tags")
+__all__ = (
+    "INT_MAX",
+    "check_bool",
+    "check_caption",
+    "check_int",
+    "check_name",
+    "check_number",
+    "check_path",
+    "check_tags",
+)
 
 NAME_LENGTH_MAX = 128
 TAG_LENGTH_MAX = 64
+INT_MAX = 2**62  # What state.db can hold.
 _FORBIDDEN = {
     "id": re.compile(r"[:;,#?/'\x00-\x1f]"),
     "entity": re.compile(r"[:#?/\\%\x00-\x1f]"),
@@ -87,9 +99,60 @@ def check_number(what: str, number: Any, low: float, high: float) -> float:
         TypeError: It is no number.
         ValueError: It is beyond.
     """
-    if isinstance(number, bool) or not hasattr(number, "__float__"):
+    try:
+        found = None if isinstance(number, str | bytes | bool) else float(number)
+    except (TypeError, ValueError, OverflowError):
+        found = None
+    if found is None:
         raise TypeError(f"{what} must be a number, not {number!r}")
-    found = float(number)
     if not low < found <= high:
         raise ValueError(f"{what} must be above {low:g} and at most {high:,g}")
     return found
+
+
+def check_int(what: str, number: object, low: int, high: int = INT_MAX) -> int:
+    """Return a whole number of any library that is from `low` to `high`.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It is beyond.
+    """
+    try:
+        found = None if isinstance(number, bool) else operator.index(number)  # type: ignore[arg-type]  # Said in the except.
+    except TypeError:
+        found = None
+    if found is None:
+        raise TypeError(f"{what} must be an int, not {number!r}")
+    if not low <= found <= high:
+        raise ValueError(f"{what} must be from {low:,} to {high:,}, not {found:,}")
+    return found
+
+
+def check_bool(what: str, switch: object) -> bool:
+    """Return a switch.
+
+    Raises:
+        TypeError: It is no bool.
+    """
+    if not isinstance(switch, bool):
+        raise TypeError(f"{what} must be a bool, not {switch!r}")
+    return switch
+
+
+def check_path(what: str, given: object) -> str:
+    """Return a path as a str.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: It is empty, or nothing can be called so.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"{what} must be a path, not {given!r}")
+    path = os.fsdecode(given)
+    try:
+        can_be = bool(path) and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        can_be = False
+    if not can_be:
+        raise ValueError(f"{what} must name a file or folder, not {path!r}")
+    return path

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flightlog._arguments import as_arguments, plain_argument
+from flightlog._checks import check_path
 from flightlog._inbox import Inbox
 from flightlog._sources import opened_source
 from flightlog._values import plain_text
@@ -86,14 +87,10 @@ def read_config(args: Any, extra: Any, config_files: Any) -> Iterator[GivenConfi
 def _paths(given: object) -> list[str]:
     """Return paths given as a list; a single one is a list of it."""
     listed = [given] if isinstance(given, str | os.PathLike) else given
-    if not isinstance(listed, Iterable) or isinstance(listed, bytes):
+    if not isinstance(listed, Iterable) or isinstance(listed, bytes | Mapping):
         raise TypeError(f"log_config: config_files must be paths, not {given!r}")
-    found = []
-    for path in listed:
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f"log_config: config_files must be paths; {path!r} is none")
-        found.append(str(Path(os.fsdecode(path))))
-    return found
+    what = "log_config: each of config_files"
+    return [str(Path(check_path(what, path))) for path in listed]
 
 
 def _names(paths: list[str]) -> list[str]:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flightlog._checks import check_caption
+from flightlog._checks import check_caption, check_int
 from flightlog._media import FileKind, Media, MediaFiles
 from flightlog._pictures import Picture
 from flightlog._values import plain_text
@@ -73,10 +73,7 @@ def checked_options(
         raise ValueError("log_image: key must not be empty")
     caption = check_caption("log_image", caption)
     format = check_format("log_image: format", format)
-    if isinstance(quality, bool) or not isinstance(quality, int):
-        raise TypeError(f"log_image: quality must be an int, not {quality!r}")
-    if not 1 <= quality <= 100:
-        raise ValueError(f"log_image: quality must be from 1 to 100, not {quality}")
+    quality = check_int("log_image: quality", quality, 1, 100)
     return ImageOptions(plain_text(key), caption, format, quality)
 
 

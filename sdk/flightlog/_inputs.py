@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from flightlog._arguments import plain_argument
+from flightlog._checks import check_bool, check_int
 from flightlog._values import plain_text
 from flightlog_storage.codec import encode_event
 from flightlog_storage.event import AssetLogged
@@ -61,7 +62,7 @@ def make_input(given: Given, saving: Saving, home: Home) -> AssetLogged:
         FileNotFoundError: What is to be saved is not there.
         OSError: It cannot be looked at.
     """
-    _check(given, saving)
+    saving = _checked(given, saving)
     uri, path = _place(given)
     if saving.save and path is None:
         raise ValueError(
@@ -92,7 +93,7 @@ def make_input(given: Given, saving: Saving, home: Home) -> AssetLogged:
     return event
 
 
-def _check(given: Given, saving: Saving) -> None:
+def _checked(given: Given, saving: Saving) -> Saving:
     call = f"log_{given.kind}"
     if not isinstance(given.name, str):
         raise TypeError(f"{call}: name must be a str, not {given.name!r}")
@@ -105,19 +106,16 @@ def _check(given: Given, saving: Saving) -> None:
         raise TypeError(
             f"{call}: description must be a str or None, not {given.description!r}"
         )
-    _check_saving(call, saving)
+    return _checked_saving(call, saving)
 
 
-def _check_saving(call: str, saving: Saving) -> None:
-    for what in ("save", "force_save"):
-        if not isinstance(getattr(saving, what), bool):
-            raise TypeError(f"{call}: {what} must be a bool")
-    for what in ("max_archive_bytes", "max_archive_files"):
-        value = getattr(saving, what)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{call}: {what} must be an int, not {value!r}")
-        if not 0 <= value <= 2**62:  # What state.db can hold.
-            raise ValueError(f"{call}: {what} must be from 0 to 2**62, not {value}")
+def _checked_saving(call: str, saving: Saving) -> Saving:
+    switches = ("save", "force_save")
+    counts = ("max_archive_bytes", "max_archive_files")
+    return Saving(
+        *(check_bool(f"{call}: {name}", getattr(saving, name)) for name in switches),
+        *(check_int(f"{call}: {name}", getattr(saving, name), 0) for name in counts),
+    )
 
 
 def _place(given: Given) -> tuple[Any, str | None]:
@@ -134,7 +132,9 @@ def _place(given: Given) -> tuple[Any, str | None]:
         )
     text = os.fsdecode(where)
     if not text or "\0" in text or text != plain_text(text):
-        raise ValueError(f"log_{given.kind}: {text!r} is no path and no URI")
+        raise ValueError(
+            f"log_{given.kind}: {_argument(given)} {text!r} is no path and no URI"
+        )
     is_path = isinstance(where, os.PathLike) or text.startswith(_PATH_STARTS)
     if "://" in text and not is_path:
         address = urlsplit(text)

@@ -5,11 +5,15 @@ import os
 from numbers import Real
 from typing import NamedTuple
 
+from flightlog._checks import check_int, check_path
 from flightlog_storage.event import ROLLING, VERSIONS, Looking
 
 __all__ = ("GivenOutputs", "check_interval", "make_looking")
 
 OUTPUT_ARGUMENTS_MAX = 1000  # Folders, or patterns.
+LOOKS_MAX = 2**31
+INTERVAL_MIN_S = 0.01  # Below it, the daemon would do nothing else.
+INTERVAL_MAX_S = 10**9  # As long as a thread can wait anywhere, and a life.
 _MODES = {ROLLING: ROLLING, VERSIONS: VERSIONS, "versions": VERSIONS}
 
 
@@ -32,13 +36,7 @@ def make_looking(call: str, given: GivenOutputs, root: str) -> Looking:
         TypeError: An argument has a wrong type.
         ValueError: An argument has a value that cannot be.
     """
-    looks = given.stable_required
-    if isinstance(looks, bool) or not isinstance(looks, int):
-        raise TypeError(f"{call}: stable_required must be an int, not {looks!r}")
-    if not 0 <= looks <= 2**31:
-        raise ValueError(
-            f"{call}: stable_required must be from 0 to 2**31, not {looks}"
-        )
+    looks = check_int(f"{call}: stable_required", given.stable_required, 0, LOOKS_MAX)
     if not isinstance(given.mode, str):
         raise TypeError(f"{call}: mode must be a str, not {given.mode!r}")
     if given.mode not in _MODES:
@@ -69,11 +67,14 @@ def check_interval(call: str, interval_sec: object) -> float:
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is not more than 0, or not finite.
+        ValueError: It is one at which nobody can look.
     """
     interval_s = _seconds(call, "interval_sec", interval_sec)
-    if interval_s == 0:
-        raise ValueError(f"{call}: interval_sec must be more than 0 seconds")
+    if not INTERVAL_MIN_S <= interval_s <= INTERVAL_MAX_S:
+        raise ValueError(
+            f"{call}: interval_sec must be from {INTERVAL_MIN_S} to "
+            f"{INTERVAL_MAX_S:,} seconds, not {interval_sec!r}"
+        )
     return interval_s
 
 
@@ -108,15 +109,8 @@ def _check_count(call: str, what: str, count: int) -> None:
 
 
 def _dir(call: str, given: object) -> str:
-    path = os.fspath(given) if isinstance(given, os.PathLike) else given
-    if not isinstance(path, str):
-        raise TypeError(f"{call}: a folder must be a str or a Path, not {given!r}")
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{call}: {path!r} is not valid Unicode") from error
-    if not path or "\0" in path:
-        raise ValueError(f"{call}: {path!r} names no folder")
+    path = check_path(f"{call}: each of output_dirs", given)
+    _check_text(call, "output_dirs", path)
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -135,17 +129,21 @@ def _patterns(call: str, given: object) -> list[str]:
 
 def _pattern(call: str, given: object) -> str:
     if not isinstance(given, str):
-        raise TypeError(f"{call}: a pattern must be a str, not {given!r}")
+        raise TypeError(f"{call}: each of patterns must be a str, not {given!r}")
     pattern = given
     while pattern.startswith("./"):
         pattern = pattern[2:]
-    if not pattern or pattern.startswith(("/", "../")) or "/../" in pattern:
+    if not pattern or pattern[0] == "/" or "/../" in f"/{pattern}/" or "\0" in pattern:
         raise ValueError(
             f"{call}: pattern {given!r} matches nothing: patterns are for paths below "
             'the folders, such as "*.pt" or "checkpoint-*/"'
         )
-    try:
-        pattern.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{call}: {pattern!r} is not valid Unicode") from error
+    _check_text(call, "patterns", pattern)
     return pattern
+
+
+def _check_text(call: str, what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{call}: {what}: {text!r} is not valid Unicode") from error

@@ -42,7 +42,7 @@ def read_classes(classes: object) -> list[Any]:
     """
     if classes is None:
         return []
-    is_list = isinstance(classes, Sequence) and not isinstance(classes, str)
+    is_list = isinstance(classes, Sequence) and not isinstance(classes, str | bytes)
     listed: list[Any] = list(classes) if is_list else [classes]  # type: ignore[call-overload]  # It is a sequence.
     for each in listed:
         if not isinstance(each, Mapping) or not {"id", "name"} <= set(each):

@@ -58,6 +58,8 @@ def read_picture(image: Any, format: str, quality: int) -> Picture:
     """
     if isinstance(image, bytes | bytearray | memoryview):
         data = memoryview(image)
+        if not len(data):
+            raise ValueError("an image file has bytes, and none are given")
         head = bytes(data[:_HEAD_SIZE])
         return Picture(_extension(head) or format, data)
     if isinstance(image, str | os.PathLike):

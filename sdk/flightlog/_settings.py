@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from flightlog._checks import check_name
+from flightlog._checks import check_name, check_path
 from flightlog.errors import UsageError
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.home import Home, choose_home
@@ -109,17 +109,13 @@ def find_workspace(given: str | os.PathLike[str] | None) -> Path:
 
     Raises:
         TypeError: It is no path.
-        ValueError: It is empty or holds a null character.
+        ValueError: It is empty, or nothing can be called so.
     """
     if given is None:
         here = Path(_working_folder())
         found = (each for each in (here, *here.parents) if (each / ".git").exists())
         return next(found, here)
-    if not isinstance(given, str | os.PathLike):
-        raise TypeError(f"workspace_root must be a path, not {given!r}")
-    path = os.fsdecode(given)
-    if not path or "\0" in path:
-        raise ValueError(f"workspace_root must name a folder, not {path!r}")
+    path = check_path("workspace_root", given)
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 

@@ -4,8 +4,9 @@ import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
+from flightlog._checks import check_bool, check_int, check_path
 from flightlog._say import say
 from flightlog._settings import find_home
 from flightlog_storage.snapshot import write_snapshot
@@ -57,19 +58,18 @@ def snapshot_workspace(  # noqa: PLR0913
         OSError: The folder is not there, is none (FileNotFoundError,
             NotADirectoryError) or cannot be read; the archive cannot be written.
     """
-    if not isinstance(force_snapshot, bool):
-        raise TypeError(f"force_snapshot must be a bool, not {force_snapshot!r}")
     limits = Limits(
-        _number("max_files", max_files), _number("max_total_bytes", max_total_bytes)
+        check_int("max_files", max_files, 0),
+        check_int("max_total_bytes", max_total_bytes, 0),
     )
-    target = Path(os.path.realpath(_path("out_zip", out_zip)))
+    target = Path(os.path.realpath(check_path("out_zip", out_zip)))
     request = make_request(
-        _path("root", root),
+        check_path("root", root),
         ignore_file=_file_name(ignore_file),
         excludes=_rules(extra_excludes),
         limits=limits,
         never=(str(target), os.path.realpath(find_home(None).root)),
-        is_forced=force_snapshot,
+        is_forced=check_bool("force_snapshot", force_snapshot),
     )
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "out_zip is a folder", str(target))
@@ -119,15 +119,6 @@ def tell_of_skipped(root: str, stored: Workspace) -> None:
         say(f"the snapshot of {root} is without {count} of its files: {shown}{more}")
 
 
-def _path(what: str, given: object) -> str:
-    if not isinstance(given, str | os.PathLike):
-        raise TypeError(f"{what} must be a path, not {given!r}")
-    path = os.fsdecode(given)
-    if not path or "\0" in path:
-        raise ValueError(f"{what} must name a file or folder, not {path!r}")
-    return path
-
-
 def _root(path: str) -> str:
     """Return where a folder really is.
 
@@ -155,19 +146,21 @@ def _rules(given: object) -> tuple[str, ...]:
     if given is None:
         return ()
     rules = (given,) if isinstance(given, str) else given
-    if not isinstance(rules, Iterable):
+    if not isinstance(rules, Iterable) or isinstance(rules, bytes):
         raise TypeError(f"extra_excludes must be a list of str, not {given!r}")
     found = tuple(rules)
     for rule in found:
         if not isinstance(rule, str):
             raise TypeError(f"extra_excludes must be a list of str; {rule!r} is none")
+        if not _is_text(rule):
+            raise ValueError(f"extra_excludes: {rule!r} is not valid Unicode")
     return found
 
 
-def _number(what: str, given: object) -> int:
-    if isinstance(given, bool) or not isinstance(given, SupportsIndex):
-        raise TypeError(f"{what} must be an int, not {given!r}")
-    number = int(given.__index__())
-    if number < 0:
-        raise ValueError(f"{what} must be 0 or more, not {number}")
-    return number
+def _is_text(rule: str) -> bool:
+    """Whether it can be held against names, which need not be UTF-8."""
+    try:
+        os.fsencode(rule)
+    except UnicodeEncodeError:
+        return False
+    return True

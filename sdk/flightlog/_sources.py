@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from flightlog._checks import check_path
 from flightlog._media import FileKind, MediaFiles
 from flightlog_storage.inbox import copy_into_inbox
 
@@ -17,17 +18,19 @@ def open_source(path: "str | os.PathLike[str]", what: str) -> int:
 
     Raises:
         FileNotFoundError: It is not there.
+        TypeError: It is no path.
         ValueError: It is no regular file.
         OSError: It cannot be opened.
     """
+    path = check_path(what, path)
     try:
         # Not blocked by a pipe of that name.
         source = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{what} not found: {os.fspath(path)}") from error
+        raise FileNotFoundError(f"{what} not found: {path}") from error
     try:
         if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise ValueError(f"{os.fspath(path)} is not a regular file")
+            raise ValueError(f"{what} {path} is not a regular file")
     except BaseException:
         os.close(source)
         raise
@@ -55,7 +58,7 @@ class SourceFile:
             ValueError: It is no regular file.
             OSError: It cannot be opened.
         """
-        self.path = os.path.abspath(os.fsdecode(path))
+        self.path = os.path.abspath(check_path(what, path))
         self._what = what
         os.close(open_source(self.path, what))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from flightlog._checks import check_name, check_tags
+from flightlog._checks import check_bool, check_name, check_tags
 from flightlog._config import as_config
 from flightlog._settings import (
     Settings,
@@ -101,12 +101,11 @@ def check_snapshot(arguments: Mapping[str, Any]) -> None:
         ValueError: The format is another than "zip".
     """
     for what in ("snapshot_code", "force_snapshot"):
-        if not isinstance(arguments[what], bool):
-            raise TypeError(f"{what} must be a bool, not {arguments[what]!r}")
-    if arguments["snapshot_format"] != "zip":
+        check_bool(what, arguments[what])
+    given = arguments["snapshot_format"]
+    if not isinstance(given, str) or given != "zip":
         raise ValueError(
-            "snapshot_format currently only supports 'zip', not "
-            f"{arguments['snapshot_format']!r}"
+            f"snapshot_format currently only supports 'zip', not {given!r}"
         )
 
 

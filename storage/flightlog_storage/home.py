@@ -210,7 +210,7 @@ def choose_home(
     that was named explicitly is refused unless FLIGHTLOG_ALLOW_NETWORK_FS is 1.
 
     Raises:
-        HomeUnusable: The home named is on a network file system.
+        HomeUnusable: The home named is on a network file system, or is "".
     """
     runtime_name = environ.get("XDG_RUNTIME_DIR")
     runtime = Path(runtime_name) if runtime_name else None
@@ -218,6 +218,8 @@ def choose_home(
         runtime = None
     socket_name = environ.get("FLIGHTLOG_SOCKET")
     socket = Path(socket_name).absolute() if socket_name else None
+    if explicit is not None and not os.fspath(explicit):
+        raise HomeUnusable(Path(), "is given as '', which names no folder")
     named = explicit or environ.get("FLIGHTLOG_HOME")
     root = Path(named).expanduser().absolute() if named else _default_root()
     kind = file_system_type(root)

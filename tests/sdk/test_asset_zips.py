@@ -90,6 +90,8 @@ def test_what_is_there_is_replaced_only_if_that_is_said(
 
     with pytest.raises(FileExistsError, match="overwrite"):
         asset.to_zip(target)
+    with pytest.raises(BadArgumentError, match="overwrite must be a bool"):
+        asset.to_zip(target, overwrite="no")  # type: ignore[arg-type]
     assert target.read_bytes() == b"mine"
     with pytest.raises(BadArgumentError, match="is a folder"):
         asset.to_zip(folder, overwrite=True)
@@ -158,11 +160,11 @@ def made_of(home: Home, names: list[str]) -> Asset:
     return Asset(Client(home), known, lambda: known)
 
 
-@pytest.mark.parametrize("path", ["", 3, None, b""])
+@pytest.mark.parametrize("path", ["", 3, None, b"", "a\0b", "\ud800"])
 def test_what_is_no_path_is_refused(
     live: flightlog.Run, folder: Path, path: Any
 ) -> None:
-    with pytest.raises(BadArgumentError, match="a path is needed"):
+    with pytest.raises(BadArgumentError, match="path must"):
         dataset(live, folder).to_zip(path)
 
 

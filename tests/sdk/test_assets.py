@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.sdk.conftest import Lab, state_of, wait_until
 
@@ -137,6 +138,7 @@ def test_a_file_is_told_of_by_size_and_time(live: flightlog.Run, folder: Path) -
         "s3://bucket//key",
         "https://host/a?b=c#d",
         "hf-internal/tiny-model",
+        "elsewhere//a-model/",
         "file:///nowhere/at/all",
         {"repo": "x", "files": ["a", 1, None], "deep": {"n": 1 << 70}},
         None,
@@ -199,9 +201,12 @@ def test_a_walk_that_takes_too_long_is_finished_by_the_daemon(
     live: flightlog.Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_inputs, "SURVEY_TIMEOUT_S", -1.0)
-    live.log_dataset("d", folder)
-    assert state_of(Api(home=live.home.root).run(live.path)) is not None
+    given = _inputs.Given("dataset", "d", folder, context="train")
+    saving = _inputs.Saving(False, False, 0, 0)
+    event = _inputs.make_input(given, saving, live.home)
+    assert (event.job, event.fingerprint) == ("survey", None)
 
+    live.log_dataset("d", folder)
     asset = only(live)
 
     assert asset.fingerprint["total_size_bytes"] == 9
@@ -225,6 +230,19 @@ def test_a_file_is_archived_and_comes_back(
     assert asset.download(tmp_path).read_bytes() == b"two"
     assert (tmp_path / "c.txt").read_bytes() == b"two"
     assert asset.restore(tmp_path / "new" / "x").read_bytes() == b"two"
+
+
+def test_a_file_that_is_called_as_a_manifest_is_a_file(
+    live: flightlog.Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "manifests" / "a.json"
+    path.parent.mkdir()
+    path.write_text('{"files": {"../x": {"sha256": "0"}}}')
+    live.log_dataset("d", path, save=True)
+
+    back = only(live).restore(tmp_path / "back.json")
+
+    assert back.read_bytes() == path.read_bytes()
 
 
 def test_a_folder_is_archived_and_comes_back(
@@ -422,6 +440,8 @@ def test_limits_that_are_found_late_are_a_job_that_failed(
         ({"max_archive_files": 1.5}, TypeError, "max_archive_files"),
         ({"max_archive_files": True}, TypeError, "max_archive_files"),
         ({"max_archive_bytes": 1 << 70}, ValueError, "max_archive_bytes"),
+        ({"max_archive_files": np.arange(2)}, TypeError, "max_archive_files"),
+        ({"root_or_uri": "\ud800"}, ValueError, "root_or_uri .* is no path"),
     ],
 )
 def test_what_is_wrong_is_told_at_the_call_and_leaves_nothing(
@@ -461,6 +481,8 @@ def test_what_is_there_is_not_replaced_unasked(
 
     with pytest.raises(FileExistsError, match="overwrite"):
         asset.restore(target)
+    with pytest.raises(BadArgumentError, match="overwrite must be a bool"):
+        asset.restore(target, overwrite="no")  # type: ignore[arg-type]
     assert (target / "a.txt").read_bytes() == b"mine"
 
     asset.restore(target, overwrite=True)
@@ -490,16 +512,26 @@ def test_damage_is_found_and_nothing_half_is_left(
     blob.unlink()
 
 
-@pytest.mark.parametrize("path", ["", 3, None])
+def test_limits_are_whole_numbers_of_any_library(
+    live: flightlog.Run, folder: Path
+) -> None:
+    live.log_dataset("d", folder, save=True, max_archive_files=np.int64(9))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_archive_bytes=1"):
+        live.log_dataset("e", folder, save=True, max_archive_bytes=np.uint8(1))  # type: ignore[arg-type]
+
+    assert [each.name for each in read(live).assets.datasets] == ["d"]
+
+
+@pytest.mark.parametrize("path", ["", 3, None, "a\0b", "\ud800"])
 def test_what_is_no_path_is_refused(
     live: flightlog.Run, folder: Path, path: Any
 ) -> None:
     live.log_dataset("d", folder, save=True)
     asset = only(live)
 
-    with pytest.raises(BadArgumentError, match="a path is needed"):
+    with pytest.raises(BadArgumentError, match="target must"):
         asset.restore(path)
-    with pytest.raises(BadArgumentError, match="a path is needed"):
+    with pytest.raises(BadArgumentError, match="path must"):
         asset.download(path)
 
 

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.sdk.conftest import Lab
 
@@ -204,7 +205,9 @@ def test_code_beyond_the_limits_is_refused_and_there_is_no_run(
         ({"workspace_root": "none"}, FileNotFoundError, "root does not exist"),
         ({"workspace_root": "train.py"}, NotADirectoryError, "root is no folder"),
         ({"workspace_root": 3}, TypeError, "workspace_root must be a path, not 3"),
-        ({"workspace_root": ""}, ValueError, "workspace_root must name a folder"),
+        ({"workspace_root": ""}, ValueError, "workspace_root must name a f"),
+        ({"workspace_root": "\ud800"}, ValueError, "workspace_root must name a f"),
+        ({"snapshot_format": np.arange(2)}, ValueError, "only supports 'zip'"),
         ({"snapshot_code": 1}, TypeError, "snapshot_code must be a bool, not 1"),
         ({"force_snapshot": 1}, TypeError, "force_snapshot must be a bool, not 1"),
     ],

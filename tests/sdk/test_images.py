@@ -251,8 +251,9 @@ def test_an_image_is_written_to_a_file_or_into_a_folder(
     assert image.download(tmp_path / "one.png").read_bytes() == png()
     assert image.download(str(tmp_path)) == tmp_path / path
     assert (tmp_path / path).read_bytes() == png()
-    with pytest.raises(BadArgumentError, match="a path"):
-        image.download(3)  # type: ignore[arg-type]
+    for wrong in (3, "", "a\0b", "\ud800", "x" * 256):
+        with pytest.raises(BadArgumentError, match="path"):
+            image.download(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,11 @@ def test_an_image_is_written_to_a_file_or_into_a_folder(
             "too large",
         ),
         ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png"),
-        ({"image": "/"}, (ValueError, IsADirectoryError), "/"),
+        ({"image": "/"}, ValueError, "/ is not a regular file"),
+        ({"image": ""}, ValueError, "must name a file"),
+        ({"image": "a\0b"}, ValueError, "must name a file"),
+        ({"image": "\ud800"}, ValueError, "must name a file"),
+        ({"image": b""}, ValueError, "has bytes"),
         ({"step": "one"}, TypeError, "step"),
         ({"step": -1}, ValueError, "step"),
         ({"caption": 3}, TypeError, "caption"),
@@ -287,6 +292,8 @@ def test_an_image_is_written_to_a_file_or_into_a_folder(
         ({"quality": 101}, ValueError, "1 to 100"),
         ({"quality": "high"}, TypeError, "quality"),
         ({"quality": True}, TypeError, "quality"),
+        ({"quality": np.uint8(101)}, ValueError, "1 to 100"),
+        ({"quality": 90.0}, TypeError, "quality"),
     ],
 )
 def test_what_is_wrong_is_told_at_the_call_and_leaves_nothing(

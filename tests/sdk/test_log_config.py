@@ -315,7 +315,10 @@ def test_config_files_and_images_do_not_take_one_anothers_place(
         ({"config_files": [3]}, TypeError, "config_files must be"),
         ({"config_files": ["nowhere.yaml"]}, FileNotFoundError, "nowhere.yaml"),
         ({"config_files": [__file__, "nowhere.yaml"]}, FileNotFoundError, "nowhere"),
-        ({"config_files": [""]}, ValueError, "not a regular file"),
+        ({"config_files": {__file__: 1}}, TypeError, "config_files must be"),
+        ({"config_files": [""]}, ValueError, "config_files must name a file"),
+        ({"config_files": "\ud800"}, ValueError, "config_files must name a file"),
+        ({"config_files": ["a\0b"]}, ValueError, "config_files must name a file"),
         ({"config_files": ["/dev/null"]}, ValueError, "not a regular file"),
     ],
 )

@@ -696,6 +696,14 @@ _TABLE = Table(["a"], [[1]])
         (lambda: Image("/"), (ValueError, OSError), "/"),
         (lambda: Image(COLOUR, mode=3), TypeError, "mode"),  # type: ignore[arg-type]
         (lambda: Image(COLOUR, mode="XYZ"), ValueError, "RGB"),
+        (lambda: Image(__file__, mode="XYZ"), ValueError, "RGB"),
+        (lambda: Image(b""), ValueError, "has bytes"),
+        (lambda: Image("\ud800"), ValueError, "must name a file"),
+        (lambda: Image(COLOUR, file_type=""), ValueError, "file_type"),
+        (lambda: Image(COLOUR, grouping=True), TypeError, "grouping"),
+        (lambda: Image(COLOUR, grouping=2**70), ValueError, "grouping"),
+        (lambda: Image(COLOUR, classes=b""), TypeError, "id and name"),  # type: ignore[arg-type]
+        (lambda: Image(COLOUR, masks={"a": {"path": 3}}), TypeError, "must be a path"),
         (lambda: Image(COLOUR, mode="L"), ValueError, "3 channels"),
         (lambda: Image(COLOUR, caption=3), TypeError, "caption"),  # type: ignore[arg-type]
         (lambda: Image(COLOUR, grouping="a"), TypeError, "grouping"),  # type: ignore[arg-type]
@@ -721,7 +729,11 @@ _TABLE = Table(["a"], [[1]])
         (lambda: Histogram([1], num_bins=0), ValueError, "1 to 512"),
         (lambda: Histogram([1], num_bins=513), ValueError, "1 to 512"),
         (lambda: Histogram([1], num_bins="a"), TypeError, "num_bins"),  # type: ignore[arg-type]
-        (lambda: Histogram([1], num_bins=True), ValueError, "num_bins|bins"),
+        (lambda: Histogram([1], num_bins=True), TypeError, "num_bins"),
+        (lambda: Histogram(np_histogram=(3, 4)), TypeError, "np_histogram"),
+        (lambda: Histogram(np_histogram=([1], [2, 1])), ValueError, "that grow"),
+        (lambda: Histogram(np_histogram=([1], [np.nan, 1])), ValueError, "that grow"),
+        (lambda: Histogram(np_histogram=([-1], [0, 1])), ValueError, "below 0"),
         (lambda: Histogram(np_histogram=([1], [2])), ValueError, "2 edges"),
         (lambda: Histogram(np_histogram=([1],)), ValueError, "counts, edges"),  # type: ignore[arg-type]
         (lambda: Histogram(np_histogram=(["a"], [0, 1])), TypeError, "numbers"),
@@ -733,6 +745,11 @@ _TABLE = Table(["a"], [[1]])
         (lambda: Table("ab"), TypeError, "columns"),
         (lambda: Table([1.5]), TypeError, "columns"),  # type: ignore[list-item]
         (lambda: Table(["a", "a"]), ValueError, "same name"),
+        (lambda: Table(b"a"), TypeError, "columns"),
+        (lambda: Table(["a"], [b"x"]), TypeError, "cells"),
+        (lambda: Table(["a"], np.int64(3)), TypeError, "data must be a list"),
+        (lambda: Table(["a"], [[1]], rows=3), ValueError, "give one of"),
+        (lambda: Table(["a"], log_mode=np.arange(2)), ValueError, "IMMUTABLE"),  # type: ignore[arg-type]
         (lambda: Table(["a"], "text"), TypeError, "rows"),
         (lambda: Table(["a"], [1]), TypeError, "cells"),
         (lambda: Table(["a"], ["text"]), TypeError, "cells"),
@@ -762,6 +779,7 @@ _TABLE = Table(["a"], [[1]])
         (lambda: Audio(np.zeros((2, 100)), 8000), ValueError, "2x100"),
         (lambda: Audio(np.zeros(3, np.int64), 8000), TypeError, "int64"),
         (lambda: Audio(["a"], 8000), TypeError, "samples"),
+        (lambda: Audio([0.0], np.arange(2)), TypeError, "sample_rate"),  # type: ignore[arg-type]
         (lambda: Audio("nowhere.wav"), FileNotFoundError, "nowhere"),
         (
             lambda: Audio(np.broadcast_to(np.float64(0), 1 << 28), 8000),

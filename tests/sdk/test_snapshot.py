@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.sdk.conftest import Lab
 
@@ -191,18 +192,24 @@ def test_a_root_that_is_not_there_or_no_folder_is_an_error(
         ({"root": "a\0b"}, ValueError, "root must name"),
         ({"out_zip": None}, TypeError, "out_zip must be a path, not None"),
         ({"out_zip": ""}, ValueError, "out_zip must name a file or folder, not ''"),
+        ({"root": "\ud800"}, ValueError, "root must name a file or folder"),
+        ({"out_zip": "\ud800"}, ValueError, "out_zip must name a file or folder"),
         ({"ignore_file": None}, TypeError, "ignore_file must be a str, not None"),
         ({"ignore_file": ""}, ValueError, "ignore_file must be the name of a file"),
         ({"ignore_file": "a/b"}, ValueError, "ignore_file .* not 'a/b'"),
         ({"ignore_file": ".."}, ValueError, r"ignore_file .* not '\.\.'"),
         ({"extra_excludes": 3}, TypeError, "extra_excludes must be a list of str"),
         ({"extra_excludes": ["a", 3]}, TypeError, "list of str; 3 is none"),
+        ({"extra_excludes": b""}, TypeError, "extra_excludes must be a list of str"),
+        ({"extra_excludes": ["\ud800"]}, ValueError, "extra_excludes: .* Unicode"),
         ({"max_files": "3"}, TypeError, "max_files must be an int, not '3'"),
         ({"max_files": 1.5}, TypeError, "max_files must be an int, not 1.5"),
         ({"max_files": True}, TypeError, "max_files must be an int, not True"),
+        ({"max_files": np.arange(2)}, TypeError, "max_files must be an int"),
+        ({"max_files": 2**70}, ValueError, "max_files must be from 0 to"),
         ({"max_files": None}, TypeError, "max_files must be an int, not None"),
-        ({"max_files": -1}, ValueError, "max_files must be 0 or more, not -1"),
-        ({"max_total_bytes": -5}, ValueError, "max_total_bytes must be 0 or more"),
+        ({"max_files": -1}, ValueError, "max_files must be from 0 to .*, not -1"),
+        ({"max_total_bytes": -5}, ValueError, "max_total_bytes must be from 0 to"),
         ({"max_total_bytes": 1e9}, TypeError, "max_total_bytes must be an int"),
         ({"force_snapshot": "yes"}, TypeError, "force_snapshot must be a bool"),
     ],

@@ -22,6 +22,8 @@ def test_home_is_chosen_by_argument_then_variable_then_default(tmp_path: Path) -
     assert choose_home(tmp_path / "argument", environ).root == tmp_path / "argument"
     assert choose_home(None, environ).root == tmp_path / "variable"
     assert choose_home(None, {}).root.name == "flightlog"
+    with pytest.raises(HomeUnusable, match="names no folder"):
+        choose_home("", environ)  # As of a variable that is not set.
 
 
 def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from flightlog._checks import check_int
 from flightlog._media import Media, MediaFiles
 
 __all__ = ("Histogram",)
@@ -41,10 +42,12 @@ class Histogram(Media):
         if np_histogram is not None:
             self.histogram, self.bins = _read(np_histogram)
         elif sequence is not None:
-            self.histogram, self.bins = self._count(sequence, _checked(num_bins))
+            self.histogram, self.bins = self._count(
+                sequence, _bins("num_bins", num_bins)
+            )
         else:
             raise TypeError("Histogram: give a sequence of numbers, or np_histogram")
-        _checked(len(self.histogram))
+        _bins("counts in np_histogram", len(self.histogram))
 
     def _count(self, sequence: Any, bin_count: int) -> tuple[list[Any], list[Any]]:
         # Late: `import flightlog` has to be light.
@@ -82,16 +85,8 @@ def _span(finite: Any, bin_count: int) -> tuple[float, float]:
     return low, high
 
 
-def _checked(count: Any) -> int:
-    try:
-        found = operator.index(count)
-    except TypeError:
-        raise TypeError(f"Histogram: num_bins must be an int, not {count!r}") from None
-    if isinstance(count, bool) or not 1 <= found <= Histogram.MAX_LENGTH:
-        raise ValueError(
-            f"Histogram: the bins must be 1 to {Histogram.MAX_LENGTH}, not {count!r}"
-        )
-    return found
+def _bins(what: str, count: object) -> int:
+    return check_int(f"Histogram: {what}", count, 1, Histogram.MAX_LENGTH)
 
 
 def _read(given: Any) -> tuple[list[Any], list[Any]]:
@@ -103,11 +98,20 @@ def _read(given: Any) -> tuple[list[Any], list[Any]]:
             f"Histogram: {len(counts)} counts have {len(counts) + 1} edges, "
             f"not {len(edges)}"
         )
+    if any(count < 0 for count in counts) or not all(
+        map(operator.le, edges, edges[1:])
+    ):
+        raise ValueError(
+            "Histogram: np_histogram must have no counts below 0, and edges that grow"
+        )
     return counts, edges
 
 
 def _numbers(given: Any) -> list[Any]:
-    listed = given.tolist() if hasattr(given, "tolist") else list(given)
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    if not isinstance(listed, Iterable):
+        raise TypeError(f"Histogram: np_histogram must hold lists, not {given!r}")
+    listed = list(listed)
     for each in listed:
         if isinstance(each, bool) or not isinstance(each, int | float):
             raise TypeError(f"Histogram: np_histogram must hold numbers, not {each!r}")

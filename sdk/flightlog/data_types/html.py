@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from flightlog._checks import check_bool
 from flightlog._media import FileKind, Media, MediaFiles
 from flightlog._sources import SourceFile
 from flightlog._texts import left_text
@@ -32,9 +33,8 @@ class Html(Media):
             FileNotFoundError: There is no file at a path that is no str.
             ValueError: There is something else than a file.
         """
-        for name, each in (("inject", inject), ("data_is_not_path", data_is_not_path)):
-            if not isinstance(each, bool):
-                raise TypeError(f"Html: {name} must be a bool, not {each!r}")
+        check_bool("Html: inject", inject)
+        check_bool("Html: data_is_not_path", data_is_not_path)
         is_path = (
             isinstance(data, str) and not data_is_not_path and os.path.exists(data)
         )

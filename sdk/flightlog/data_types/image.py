@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flightlog._checks import check_caption
+from flightlog._checks import INT_MAX, check_bool, check_caption, check_int, check_path
 from flightlog._images import IMAGES_TYPE, LoggedPicture, check_format
 from flightlog._media import Media, MediaFiles
 from flightlog._overlays import Mask, read_boxes, read_classes, read_masks
@@ -59,12 +59,14 @@ class Image(Media):
             FileNotFoundError: There is no file at the path.
             OSError: The file cannot be read.
         """
-        if not isinstance(normalize, bool):
-            raise TypeError(f"Image: normalize must be a bool, not {normalize!r}")
-        if grouping is not None and not isinstance(grouping, int):
-            raise TypeError(f"Image: grouping must be an int, not {grouping!r}")
+        check_bool("Image: normalize", normalize)
+        _check_mode_name(mode)
+        if grouping is not None:
+            grouping = check_int("Image: grouping", grouping, -INT_MAX)
         self._caption = check_caption("Image", caption)
-        self._format = check_format("Image: file_type", file_type or "png")
+        self._format = check_format(
+            "Image: file_type", "png" if file_type is None else file_type
+        )
         self._kept = {"grouping": grouping, "classes": read_classes(classes)}
         self._boxes = read_boxes(boxes)
         self._masks: dict[str, Mask] = read_masks(masks)
@@ -74,7 +76,7 @@ class Image(Media):
             self._path, self._picture = data_or_path._path, data_or_path._picture
             self._caption = self._caption or data_or_path._caption
         elif isinstance(data_or_path, str | os.PathLike):
-            self._path = os.path.abspath(os.fsdecode(data_or_path))
+            self._path = os.path.abspath(check_path("Image file", data_or_path))
             with self._opened() as picture:
                 self._picture = picture
         else:
@@ -120,15 +122,16 @@ class Image(Media):
         return found
 
 
-def _in_mode(given: Any, mode: object) -> Any:
-    if mode is None:
-        return given
-    if not isinstance(mode, str):
+def _check_mode_name(mode: object) -> None:
+    if not isinstance(mode, str | None):
         raise TypeError(f"Image: mode must be a str, not {mode!r}")
-    if mode not in _MODES:
+    if mode is not None and mode not in _MODES:
         raise ValueError(f"Image: mode {mode!r} is none of {', '.join(_MODES)}")
+
+
+def _in_mode(given: Any, mode: str | None) -> Any:
     is_pillow = hasattr(given, "mode") and hasattr(given, "convert")
-    return given.convert(mode) if is_pillow else given
+    return given if mode is None or not is_pillow else given.convert(mode)
 
 
 def _check_mode(picture: Picture, mode: str | None) -> None:

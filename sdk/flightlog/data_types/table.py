@@ -53,23 +53,13 @@ class Table(Media):
             ValueError: A row has too few or too many cells, two columns are called the
                 same, or the table is too large.
         """
-        if log_mode not in (None, *_LOG_MODES):
+        if not isinstance(log_mode, str | None) or log_mode not in (None, *_LOG_MODES):
             raise ValueError(f"Table: log_mode {log_mode!r} is none of {_LOG_MODES}")
-        sources: tuple[Any, ...] = (dataframe, data, rows, [])
-        given: Any = next(each for each in sources if each is not None)
-        if hasattr(given, "itertuples"):
-            columns, given = list(given.columns), given.itertuples(False, None)
-        elif dataframe is not None:
-            kind = type(dataframe).__name__
-            raise TypeError(f"Table: dataframe must be one of pandas, not {kind}")
-        elif hasattr(given, "tolist"):
-            given = given.tolist()
-        elif not isinstance(given, list | tuple):
-            raise TypeError(f"Table: data must be a list of rows, not {given!r}")
+        columns, given = _given(columns, dataframe, data, rows)
         self.columns = _names(columns)
         self.data: list[list[Any]] = []
         for row in given:
-            if isinstance(row, str | dict) or not isinstance(row, Iterable):
+            if isinstance(row, str | bytes | dict) or not isinstance(row, Iterable):
                 raise TypeError(f"Table: a row must be a list of cells, not {row!r}")
             self.add_data(*row)
 
@@ -165,9 +155,27 @@ class Table(Media):
             raise ValueError(f"Table: at most {CELLS_MAX:,} cells can be stored")
 
 
+def _given(columns: Any, dataframe: Any, data: Any, rows: Any) -> tuple[Any, Any]:
+    """Return the names of columns, if there are any, and rows."""
+    sources = [each for each in (dataframe, data, rows) if each is not None]
+    if len(sources) > 1:
+        raise ValueError("Table: give one of dataframe, data and rows")
+    given: Any = sources[0] if sources else []
+    if hasattr(given, "itertuples"):
+        columns, given = list(given.columns), [*given.itertuples(False, None)]
+    elif dataframe is not None:
+        kind = type(dataframe).__name__
+        raise TypeError(f"Table: dataframe must be one of pandas, not {kind}")
+    elif hasattr(given, "tolist"):
+        given = given.tolist()
+    if not isinstance(given, list | tuple):
+        raise TypeError(f"Table: data must be a list of rows, not {given!r}")
+    return columns, given
+
+
 def _names(columns: Any) -> list[str | int]:
     given = ["Input", "Output", "Expected"] if columns is None else columns
-    if isinstance(given, str) or not isinstance(given, Sequence):
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
         raise TypeError(f"Table: columns must be a list of str, not {given!r}")
     found: list[str | int] = []
     for name in given:

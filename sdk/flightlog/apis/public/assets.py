@@ -9,10 +9,11 @@ from zipfile import ZipFile
 
 from msgspec import MsgspecError
 
+from flightlog._checks import check_bool, check_path
 from flightlog._daemon import DaemonStarter, find_socket
 from flightlog.apis.public.client import Client
 from flightlog.apis.public.downloads import write_entry
-from flightlog.apis.public.reading import iso, reading
+from flightlog.apis.public.reading import checked, iso, reading
 from flightlog.apis.public.waiting import watch_home
 from flightlog.errors import BadArgumentError, CommError, CorruptError, NotFoundError
 from flightlog_storage.assets import ARCHIVE
@@ -163,12 +164,13 @@ class Asset:
             CorruptError: Bytes are missing or damaged; what was written stays.
             CommError: It is not saved in time, or cannot be written.
         """
-        target = _path(path)
+        target = _path("path", path)
         known = self._saved()
         if known.manifest is None:
-            if target.is_dir():
+            if os.path.isdir(target):
                 target = target / Path(known.path or known.name).name
-            self._write([_entry(known, target.name)], target.parent)
+            name = checked(lambda: checked_path(target.name))
+            self._write([_entry(known, name)], target.parent)
         else:
             self._write(self._entries(known.manifest), target)
         return target
@@ -183,12 +185,13 @@ class Asset:
 
         Raises:
             FileExistsError: `target` is there, and not to be overwritten.
-            BadArgumentError: `target` is no path.
+            BadArgumentError: `target` is no path, or `overwrite` no bool.
             NotFoundError: It was not to be saved, or could not be.
             CorruptError: Bytes are missing or damaged.
             CommError: It is not saved in time, or cannot be written.
         """
-        path = _path(target)
+        path = _path("target", target)
+        checked(lambda: check_bool("overwrite", overwrite))
         if os.path.lexists(path):
             if not overwrite:
                 raise FileExistsError(f"{path} is there already: give overwrite=True")
@@ -214,13 +217,14 @@ class Asset:
 
         Raises:
             FileExistsError: `path` is there, and not to be overwritten.
-            BadArgumentError: `path` is no path, or a folder.
+            BadArgumentError: `path` is no path, or a folder; `overwrite` is no bool.
             NotFoundError: It was not to be saved, or could not be.
             CorruptError: Bytes are missing or damaged, or a name cannot be.
             CommError: It is not saved in time, or cannot be written.
         """
-        target = _path(path)
-        if target.is_dir():
+        target = _path("path", path)
+        checked(lambda: check_bool("overwrite", overwrite))
+        if os.path.isdir(target):
             raise BadArgumentError(f"{target} is a folder: name the archive in it")
         if os.path.lexists(target) and not overwrite:
             raise FileExistsError(f"{target} is there already: give overwrite=True")
@@ -316,10 +320,8 @@ class Asset:
         return f"<Asset {self.kind} {self.name!r} (saved: {self._known.is_saved})>"
 
 
-def _path(given: object) -> Path:
-    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
-        raise BadArgumentError(f"a path is needed, not {given!r}")
-    return Path(os.path.abspath(os.fsdecode(given)))
+def _path(what: str, given: object) -> Path:
+    return Path(os.path.abspath(checked(lambda: check_path(what, given))))
 
 
 def _entry(known: Known, name: str) -> ManifestEntry:

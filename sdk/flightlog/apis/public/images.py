@@ -1,6 +1,7 @@
 """Images of a run that is read back: what stands for them in rows, and their bytes."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from flightlog._checks import check_path
 from flightlog._daemon import DaemonStarter, find_socket
 from flightlog._images import IMAGE_TYPE, IMAGES_TYPE
 from flightlog.apis.public.client import Client
@@ -124,14 +126,15 @@ class Image:
             CorruptError: Its bytes are missing or damaged.
             CommError: It is not made in time, or cannot be written.
         """
-        if not isinstance(path, str | Path):
-            raise BadArgumentError(f"a path is needed, not {path!r}")
-        target = Path(path)
-        if target.is_dir():
+        target = Path(checked(lambda: check_path("path", path)))
+        if os.path.isdir(target):
             target = target / checked(lambda: checked_path(self.path))
         file = self._file()
         entry = ManifestEntry(
-            path=target.name, digest=file.digest, size=file.size, blob=file.blob
+            path=checked(lambda: checked_path(target.name)),
+            digest=file.digest,
+            size=file.size,
+            blob=file.blob,
         )
         write_entry(BlobStore(self._client.home.blobs), entry, target.parent)
         return target
