@@ -300,6 +300,25 @@ def test_a_file_that_cannot_be_read_fails_the_archive_and_is_told(
     assert lost_count(home) == 1
 
 
+def test_a_folder_that_cannot_be_listed_fails_the_archive(
+    home: Home, archiver: Archiver, data: Path
+) -> None:
+    folder = os.open(data / "1", os.O_RDONLY)
+    for _ in range(17):  # Deeper than a path can tell.
+        os.mkdir("x" * 250, dir_fd=folder)
+        below = os.open("x" * 250, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    log(home, data)
+
+    work(archiver, home, lambda: is_done(home, 1))
+
+    (failed,) = assets(home)
+    assert (failed.is_saved, lost_count(home)) == (False, 1)
+    assert "too long" in (failed.error or "")
+
+
 def test_a_folder_that_is_gone_fails_the_archive(
     home: Home, archiver: Archiver, data: Path
 ) -> None:

@@ -3,6 +3,7 @@ import decimal
 import enum
 import math
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -516,3 +517,27 @@ def test_equal_numbers_are_no_change_of_the_config() -> None:
     run.config.update({"a": 4.0})
     with pytest.raises(flightlog.Error, match="'b'"):
         run.config.update({"b": 1})
+
+
+def test_a_late_row_costs_no_more_calls_than_an_early_one() -> None:
+    run = flightlog.init()
+
+    def call_count() -> int:
+        found = 0
+
+        def count(*_: object) -> None:
+            nonlocal found
+            found += 1
+
+        sys.setprofile(count)
+        try:
+            run.log({"loss": 0.5, "n": 1})
+        finally:
+            sys.setprofile(None)
+        return found
+
+    early = min(call_count() for _ in range(20))
+    for _ in range(5000):
+        run.log({"loss": 0.5, "n": 1})
+
+    assert min(call_count() for _ in range(20)) == early

@@ -249,6 +249,25 @@ def test_finished_run_takes_no_more() -> None:
             use()
 
 
+def test_finish_neither_syncs_all_disks_nor_collects_garbage_nor_sleeps() -> None:
+    run = flightlog.init()
+    run.log({"a": 1})
+    called = set()
+
+    def note(frame: object, event: str, given: Any) -> None:
+        if event == "c_call":
+            called.add(given.__name__)
+
+    sys.setprofile(note)
+    try:
+        run.finish()
+    finally:
+        sys.setprofile(None)
+
+    assert "acquire" in called, "which is seen if calls are"
+    assert called.isdisjoint(("sync", "collect", "sleep"))
+
+
 def test_exception_in_a_with_block_marks_the_run_failed(lab: Lab) -> None:
     with pytest.raises(ZeroDivisionError), flightlog.init() as run:
         run.log({"a": 1 / 0})

@@ -101,14 +101,17 @@ def test_the_last_look_takes_all_for_being_at_rest(looked: Looked) -> None:
     assert looked.archived(is_last=True, **rest) == ["a.pt", "b.log"]
 
 
-def test_what_is_rewritten_with_the_same_bytes_is_nothing_new(looked: Looked) -> None:
-    looked.write("a.pt")
-    looked.look()
-    looked.write("a.pt", age_s=1)
+@pytest.mark.parametrize(("name", "pattern"), [("a.pt", "*.pt"), ("d/x", "d/")])
+def test_what_is_rewritten_with_the_same_bytes_is_nothing_new(
+    looked: Looked, name: str, pattern: str
+) -> None:
+    looked.write(name)
+    looked.look(pattern)
+    looked.write(name, age_s=1)
 
-    assert looked.archived(mode="overwrite_versions") == [], "in whatever mode"
-    assert looked.archive.read == ["a.pt", "a.pt"], "one cannot know before"
-    looked.look()
+    assert looked.archived(pattern, mode="overwrite_versions") == [], "in any mode"
+    assert len(looked.archive.read) == 2, "one cannot know before"
+    looked.look(pattern)
     assert len(looked.archive.read) == 2, "but after"
 
 
@@ -248,7 +251,9 @@ def test_a_log_that_grows_while_it_is_read_is_kept_as_it_was(
 def test_a_checkpoint_that_grows_while_it_is_read_is_tried_again(
     looked: Looked,
 ) -> None:
-    path = looked.write("a.pt", b"x" * (3 << 20))
+    path = looked.write("a.pt", b"the one before")
+    looked.look()
+    looked.write("a.pt", b"x" * (3 << 20))
 
     def grow() -> None:
         with path.open("ab") as file:
@@ -256,7 +261,9 @@ def test_a_checkpoint_that_grows_while_it_is_read_is_tried_again(
 
     looked.tick = grow
     assert looked.look().failed == ["out/a.pt"]
-    assert looked.outputs == []
+    (before,) = looked.outputs
+    with BlobStore(looked.home.blobs).open_verified(before.blob or "") as file:
+        assert file.read() == b"the one before", "is kept until the next is whole"
     assert "changed each time" in looked.told[-1]
     looked.tick = int
 

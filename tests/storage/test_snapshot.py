@@ -97,6 +97,8 @@ def test_equal_content_makes_equal_archives(
     snapshot(copy, tmp_path / "copy.zip")
 
     assert target.read_bytes() == (tmp_path / "copy.zip").read_bytes()
+    with zipfile.ZipFile(target) as archive:
+        assert {each.date_time[0] for each in archive.filelist} == {1980}, "not now"
 
 
 def test_what_is_executable_stays_so(root: Path, target: Path) -> None:
