@@ -179,11 +179,16 @@ def test_bytes_stay_as_they_are(live: flightlog.Run) -> None:
 def test_a_file_is_kept_as_it_is(live: flightlog.Run, tmp_path: Path) -> None:
     path = tmp_path / "picture.jpeg"
     path.write_bytes(png())
+    (tmp_path / "drawn.svg").write_bytes(b"<svg/>")
     live.log_image("path", path)
-    live.log_image("text", str(path))
+    live.log_image("text", str(path), format="webp")
+    drawn = live.log_image("drawn", tmp_path / "drawn.svg")
     path.unlink()
 
-    for image in read(live).images():
+    assert drawn.endswith(".svg")
+    images = read(live).images()
+    assert len(images) == 3
+    for image in (each for each in images if each.path != drawn):
         with image.open() as file:
             assert file.read() == png()
         assert image.path.endswith(".png")
