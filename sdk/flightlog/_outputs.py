@@ -44,7 +44,8 @@ class Outputs:
     def __init__(self, spec: RunSpec, record: Callable[[Event], None]) -> None:
         self._spec = spec
         self._record = record
-        self._lock = threading.RLock()  # Of two that look at once, one waits.
+        self._looking = threading.RLock()  # Of two that look at once, one waits.
+        self._lock = threading.RLock()  # Of the watches: held for a moment only.
         self._memory = Memory()
         self._leaving = threading.Event()
         self._archive = Archive(spec.home, self._tick)
@@ -59,7 +60,7 @@ class Outputs:
 
     def scan(self, looking: Looking) -> dict[str, Any]:
         """Look now; return what came of it, as Runicorn does."""
-        with self._lock:
+        with self._looking:
             scan = self._look(looking, self._record)
         archived = len(scan.archived)
         return {
@@ -97,11 +98,13 @@ class Outputs:
 
         What cannot be archived now stays the daemon's, which looks after the run's end.
         """
-        with self._lock, suppress(_Left):
-            for watch in self._watches.values():
-                if self._look(watch.looking, record, is_last=True).is_whole:
+        with self._looking, suppress(_Left):
+            for same, watch in [*self._watches.items()]:
+                scan = self._look(watch.looking, record, is_last=True)
+                with self._lock:  # It may have been stopped meanwhile.
+                    is_open = self._watches.pop(same, None) is not None
+                if is_open and scan.is_whole:
                     record(OutputsWatchStopped(time=time.time(), token=watch.token))
-            self._watches.clear()
             self.is_looked_through = True
 
     def leave(self) -> None:

@@ -15,11 +15,13 @@ from tests.sdk.conftest import Lab, state_of, wait_until
 
 import flightlog
 from flightlog import _assets
+from flightlog._output_arguments import GivenOutputs, make_looking
+from flightlog._outputs import Outputs
 from flightlog.apis.public import Api
 from flightlog.apis.public.assets import Asset
 from flightlog_storage.archive import Archive, Kept
 from flightlog_storage.blobs import BlobStore
-from flightlog_storage.event import Looking
+from flightlog_storage.event import Event, Looking, OutputArchived
 from flightlog_storage.named_blobs import named_blobs
 from flightlog_storage.reader import HomeReader
 
@@ -436,6 +438,31 @@ def test_the_last_lines_of_a_log_are_not_lost_to_the_throttle(
     live.finish()
 
     assert contents(live) == {"out/train.log": b"first\nlast\n"}
+
+
+def test_a_look_keeps_no_watch_waiting(live: flightlog.Run, work: Path) -> None:
+    is_looking, go_on = threading.Event(), threading.Event()
+
+    def record(event: Event) -> None:
+        if isinstance(event, OutputArchived):
+            is_looking.set()
+            assert go_on.wait(30)
+
+    write(work, "a.pt")
+    given = GivenOutputs(work / "out", None, 1, 0, "rolling", 60, None)
+    looking = make_looking("test", given, str(work))
+    found = Outputs(live.life.spec, record)
+    look = threading.Thread(target=found.scan, args=(looking,))
+    look.start()
+    assert is_looking.wait(30)
+
+    found.watch(looking, 1.0)
+    assert found.is_watched
+    found.stop()
+
+    assert look.is_alive()
+    go_on.set()
+    look.join()
 
 
 def test_several_watches_are_open_at_once_and_equal_ones_are_one(
