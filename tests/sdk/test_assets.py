@@ -277,14 +277,14 @@ def test_the_same_bytes_are_saved_for_each_that_was_told_of_them(
     live: flightlog.Run, folder: Path
 ) -> None:
     other = flightlog.init(project="assets", reinit="create_new")
-    for run in (live, live, other):
-        run.log_dataset("d", folder, save=True)
+    for run, name in ((live, "a"), (live, "b"), (other, "c")):
+        run.log_dataset(name, folder, save=True)
         run.log({"loss": 1})
     runs = [read(live), read(other)]
     wait_until(lambda: all(a.saved for run in runs for a in run.assets.datasets))
 
     found = [asset for run in runs for asset in run.assets.datasets]
-    assert len(found) == 3
+    assert [asset.name for asset in found] == ["a", "b", "c"]
     assert len({asset.fingerprint for asset in found}) == 1
     assert [len(list(run.scan_history())) for run in runs] == [2, 1]
     assert [state_of(run).lost_count for run in runs] == [0, 0]

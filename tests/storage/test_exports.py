@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import msgpack
@@ -21,8 +22,9 @@ from flightlog_storage.export_format import (
     SIZE_MAX,
     CarriedRun,
     Manifest,
+    Member,
 )
-from flightlog_storage.export_reader import ExportReader
+from flightlog_storage.export_reader import ExportReader, MemberStream
 from flightlog_storage.export_writer import written_export
 from flightlog_storage.frame import FLAG_GAP
 
@@ -247,6 +249,24 @@ def test_more_than_is_allowed_is_refused(export: Path) -> None:
     assert read(export, size) == 6
     with pytest.raises(ExportUnusable, match="--max-size"):
         read(export, size - 1)
+
+
+def test_no_more_is_read_of_a_member_than_it_may_have(tmp_path: Path) -> None:
+    member = Member(len(DATA) - 1, SHA256)
+    stream = MemberStream(tmp_path, FRAMES, BytesIO(DATA), member)
+
+    with pytest.raises(ExportUnusable, match="more bytes"):
+        stream.read(1 << 20)
+
+
+def test_members_that_lie_in_one_another_are_refused(export: Path) -> None:
+    data = bytearray(export.read_bytes())
+    entry = data.index(b"PK\x01\x02")  # Where the list of members is.
+    data[entry + 20 : entry + 24] = len(data).to_bytes(4, "little")
+    export.write_bytes(data)
+
+    with pytest.raises(ExportUnusable, match="lie in one another"):
+        read(export)
 
 
 def test_a_compressed_blob_is_refused(export: Path) -> None:
