@@ -566,12 +566,14 @@ def test_after_the_end_calls_are_harmless_and_told(
     live.finish()
     capfd.readouterr()
 
-    assert live.scan_outputs_once(output_dirs=work / "out", **AT_ONCE) == {}
     live.watch_outputs(output_dirs=work / "out")
+    assert live.scan_outputs_once(output_dirs=work / "out", **AT_ONCE) == {}
     live.stop_outputs_watch()
 
-    assert capfd.readouterr().err.count("too late") == 1
-    assert outputs(live) == []
+    told = capfd.readouterr().err
+    assert told.count("too late") == told.count("watch_outputs() comes") == 1
+    state = state_of(Api(home=live.home.root).run(live.path))
+    assert (state.watches, state.assets) == ({}, {})
 
 
 def test_a_disabled_run_finds_nothing(work: Path) -> None:
