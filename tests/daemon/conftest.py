@@ -1,18 +1,36 @@
-"""What the daemon's tests share: a home, and a daemon that serves it."""
+"""What the daemon's tests share: a home, a daemon that serves it, and its worker."""
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.harness import kill_daemon, make_home, start_daemon
+from tests.system.harness import (
+    kill_all,
+    kill_daemon,
+    make_home,
+    start_daemon,
+    status,
+    wait_until,
+)
 
 from flightlog_storage.home import Home
+from flightlog_storage.logreader import LogPosition
+from flightlogd.wakes import Durable
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return make_home(tmp_path)
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    home = make_home(tmp_path)
+    yield home
+    kill_all(home)
 
 
 @pytest.fixture
@@ -20,3 +38,21 @@ def daemon(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
     process = start_daemon(home)
     yield process
     kill_daemon(process)
+
+
+@pytest.fixture
+def idle(home: Home, daemon: "subprocess.Popen[bytes]") -> Home:
+    """A home whose daemon has stopped its worker, for a test to do the work."""
+    wait_until((home.root / "worker.lock").exists)
+    os.kill(worker_pid(home), signal.SIGSTOP)
+    return home
+
+
+def worker_pid(home: Home) -> int:
+    return int(wait_until(lambda: status(home).get("worker_pid")))
+
+
+def durable(home: Home) -> Durable:
+    answer = status(home)
+    end = LogPosition(answer["durable_segment"], answer["durable_position"])
+    return Durable(end, answer["end_offset"])

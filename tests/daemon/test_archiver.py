@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.daemon.conftest import durable, worker_pid
 from tests.effort import tries
 from tests.system.harness import (
     environment,
     run_state,
-    status,
     wait_until,
 )
 
@@ -33,11 +33,9 @@ from flightlog_storage.blobs import (
 )
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.home import Home
-from flightlog_storage.logreader import LogPosition
 from flightlog_storage.manifest import decode_manifest
 from flightlogd import lane
 from flightlogd.archiver import Archiver
-from flightlogd.wakes import Durable
 from flightlogd.worker import Worker
 
 pytestmark = pytest.mark.once
@@ -54,11 +52,9 @@ run.finish()
 
 
 @pytest.fixture
-def archiver(home: Home, daemon: "subprocess.Popen[bytes]") -> Iterator[Archiver]:
+def archiver(idle: Home) -> Iterator[Archiver]:
     """An archiver in this process; the daemon's own has stopped."""
-    wait_until((home.root / "worker.lock").exists)
-    os.kill(worker_pid(home), signal.SIGSTOP)
-    archiver = Archiver(home)
+    archiver = Archiver(idle)
     yield archiver
     archiver.close()
 
@@ -71,10 +67,6 @@ def data(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(random.Random(number).randbytes(100 * number))
     return folder
-
-
-def worker_pid(home: Home) -> int:
-    return int(wait_until(lambda: status(home).get("worker_pid")))
 
 
 def log(home: Home, *paths: Path) -> None:
@@ -100,12 +92,6 @@ def lost_count(home: Home) -> int:
 def is_done(home: Home, count: int = 1) -> bool:
     found = assets(home)
     return len(found) == count and all(asset.job is None for asset in found)
-
-
-def durable(home: Home) -> Durable:
-    answer = status(home)
-    end = LogPosition(answer["durable_segment"], answer["durable_position"])
-    return Durable(end, answer["end_offset"])
 
 
 def work(archiver: Archiver, home: Home, until: Callable[[], bool]) -> None:

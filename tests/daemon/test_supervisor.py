@@ -18,11 +18,6 @@ from flightlogd.wakes import Durable, read_wakes
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home")
     home.create()

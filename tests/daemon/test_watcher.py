@@ -1,7 +1,5 @@
 """The watcher, with a real recorder and materializer around it."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.daemon.test_archiver import durable, worker_pid
+from tests.daemon.conftest import durable
 from tests.system.harness import (
     KEY,
     environment,
@@ -48,11 +46,9 @@ os._exit(0)
 
 
 @pytest.fixture
-def watcher(home: Home, daemon: "subprocess.Popen[bytes]") -> Iterator[Watcher]:
+def watcher(idle: Home) -> Iterator[Watcher]:
     """A watcher in this process; the daemon's own has stopped."""
-    wait_until((home.root / "worker.lock").exists)
-    os.kill(worker_pid(home), signal.SIGSTOP)
-    watcher = Watcher(home)
+    watcher = Watcher(idle)
     yield watcher
     watcher.stop()
     watcher.close()

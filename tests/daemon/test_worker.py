@@ -16,12 +16,11 @@ import anyio
 import msgspec
 import pytest
 from anyio import from_thread
+from tests.daemon.conftest import durable, worker_pid
 from tests.effort import tries
 from tests.system.harness import (
     environment,
-    kill_all,
     kill_daemon,
-    make_home,
     run_state,
     start_daemon,
     status,
@@ -33,14 +32,12 @@ from flightlog_storage.blobs import BlobStore, check_blob
 from flightlog_storage.database import Database
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.home import Home
-from flightlog_storage.logreader import LogPosition
 from flightlog_storage.runfiles import OwedFile
 from flightlog_storage.runstate import RunState
 from flightlog_storage.staging import staging_folder
 from flightlogd import lane
 from flightlogd import worker as module
 from flightlogd.main import Status
-from flightlogd.wakes import Durable
 from flightlogd.worker import DEATHS_MAX, Deaths, Worker
 
 # Logs images of the sizes 1, 2, 3 … and says when each call has returned.
@@ -54,34 +51,9 @@ run.finish()
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    home = make_home(tmp_path)
-    yield home
-    kill_all(home)
-
-
-@pytest.fixture
-def daemon(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
-    process = start_daemon(home)
-    yield process
-    kill_daemon(process)
-
-
-def worker_pid(home: Home) -> int:
-    return int(wait_until(lambda: status(home).get("worker_pid")))
-
-
-@pytest.fixture
-def worker(home: Home, daemon: "subprocess.Popen[bytes]") -> Iterator[Worker]:
+def worker(idle: Home) -> Iterator[Worker]:
     """A worker in this process; the daemon's own has stopped."""
-    wait_until((home.root / "worker.lock").exists)
-    os.kill(worker_pid(home), signal.SIGSTOP)
-    worker = Worker(home)
+    worker = Worker(idle)
     yield worker
     worker.close()
 
@@ -116,12 +88,6 @@ def owed_as_folded(home: Home) -> int:
             return len(database.owed_files(1000))
     except HomeUnusable:
         return 0  # Not made yet.
-
-
-def durable(home: Home) -> Durable:
-    answer = status(home)
-    end = LogPosition(answer["durable_segment"], answer["durable_position"])
-    return Durable(end, answer["end_offset"])
 
 
 def work(worker: Worker, home: Home, until: Callable[[], bool]) -> None:
