@@ -119,15 +119,14 @@ def test_a_folder_is_told_of_by_sizes_and_times(
 
 def test_a_file_is_told_of_by_size_and_time(live: flightlog.Run, folder: Path) -> None:
     path = folder / "a.txt"
-    live.log_pretrained("model", path_or_uri=str(path), source_type="local")
+    live.log_pretrained(
+        "model", path_or_uri=str(path), source_type="local", description="small"
+    )
 
     asset = only(live)
 
-    assert (asset.kind, asset.context, asset.source_type) == (
-        "pretrained",
-        None,
-        "local",
-    )
+    assert (asset.kind, asset.name, asset.context) == ("pretrained", "model", None)
+    assert (asset.source_type, asset.description) == ("local", "small")
     assert asset.fingerprint == {"size_bytes": 3, "mtime": path.stat().st_mtime}
     assert asset.size == 3
 
@@ -175,6 +174,17 @@ def test_a_path_of_a_user_is_expanded(
     live.log_dataset("d", "~/data")
 
     assert (only(live).path, only(live).size) == (str(folder), 9)
+
+
+def test_a_uri_of_a_file_is_kept_and_is_a_path(
+    live: flightlog.Run, folder: Path
+) -> None:
+    path = (folder / "a.txt").rename(folder / "a b.txt")
+    live.log_pretrained("m", path_or_uri=path.as_uri())
+
+    asset = only(live)
+
+    assert (asset.uri, asset.path, asset.size) == (path.as_uri(), str(path), 3)
 
 
 def test_a_path_with_nothing_there_is_told_of_all_the_same(
@@ -381,7 +391,9 @@ def test_a_folder_beyond_the_limits_is_refused_at_the_call(
     run = read(live)
     wait_until(lambda: run.assets.datasets[0].saved)
 
-    assert [asset.name for asset in run.assets.datasets] == ["forced", "told"]
+    forced, told = run.assets.datasets
+    assert (forced.name, told.name) == ("forced", "told")
+    assert told.fingerprint["file_count"] == 3, "the limits are for what is saved"
 
 
 def test_as_much_as_the_limits_allow_is_archived(
@@ -397,6 +409,17 @@ def test_of_a_file_only_the_size_is_limited(live: flightlog.Run, folder: Path) -
     with pytest.raises(ValueError, match="pretrained file too large to archive"):
         live.log_pretrained("m", path_or_uri=path, save=True, max_archive_bytes=2)
     live.log_pretrained("m", path_or_uri=path, save=True, max_archive_files=0)
+
+    assert only(live).saved
+
+
+def test_limits_hold_for_a_folder_of_a_model_unless_forced(
+    live: flightlog.Run, folder: Path
+) -> None:
+    given: Any = {"path_or_uri": folder, "save": True, "max_archive_files": 2}
+    with pytest.raises(ValueError, match="pretrained too large to archive"):
+        live.log_pretrained("m", **given)
+    live.log_pretrained("m", force_save=True, **given)
 
     assert only(live).saved
 
@@ -563,15 +586,23 @@ def test_a_run_that_was_told_of_nothing_has_none(live: flightlog.Run) -> None:
 # --- ends ---
 
 
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [("log_dataset", "root_or_uri"), ("log_pretrained", "path_or_uri")],
+)
 def test_after_the_end_it_is_a_line_and_no_error(
-    live: flightlog.Run, folder: Path, capfd: pytest.CaptureFixture[str]
+    live: flightlog.Run,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    call: str,
+    where: str,
 ) -> None:
-    live.finish()
+    run = read(live)
 
-    live.log_dataset("d", folder)
-    live.log_pretrained("m", path_or_uri=folder)
+    getattr(live, call)("d", **{where: folder})
 
-    assert "log_dataset() comes too late" in capfd.readouterr().err
+    assert f"{call}() comes too late" in capfd.readouterr().err
+    assert (run.assets.datasets, run.assets.pretrained) == ([], [])
 
 
 def test_a_disabled_run_takes_them() -> None:

@@ -16,7 +16,7 @@ from flightlog import Api, _code
 from flightlog._code import find_code
 from flightlog.apis.public import Run
 from flightlog_storage.names import CODE_FILE
-from flightlog_storage.workspace import Request, Workspace, survey
+from flightlog_storage.workspace import Limits, Request, Workspace, survey
 
 TOO_LARGE = 500 * 1024 * 1024 + 1
 
@@ -96,16 +96,23 @@ def test_code_beyond_the_limits_harms_no_earlier_run(root: Path) -> None:
 
 
 def test_the_workspace_may_be_named(root: Path, tmp_path: Path) -> None:
-    with flightlog.init(snapshot_code=True, workspace_root="sub") as run:
-        assert run.workspace_root == root / "sub"
+    (root / "link").symlink_to("sub")
+
+    with flightlog.init(snapshot_code=True, workspace_root="link") as run:
+        assert run.workspace_root == root / "sub", "where it really is"
 
     assert names(run.path, tmp_path) == ["model.py"]
 
 
+@pytest.mark.parametrize("is_worktree", [False, True])
 def test_the_workspace_is_what_git_has_around_the_working_folder(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_worktree: bool
 ) -> None:
-    (root / ".git").write_text("gitdir: elsewhere")  # As of a worktree.
+    (tmp_path / ".git").mkdir()  # Further away, so it does not count.
+    if is_worktree:
+        (root / ".git").write_text("gitdir: elsewhere")
+    else:
+        (root / ".git").mkdir()
     monkeypatch.chdir(root / "sub")
 
     with flightlog.init(snapshot_code=True) as run:
@@ -122,8 +129,10 @@ def test_the_workspace_is_known_without_a_snapshot(
     monkeypatch.setenv("HOME", str(root))
     with flightlog.init(workspace_root="~/later") as run:
         assert run.workspace_root == root / "later"
-    disabled = flightlog.init(mode="disabled", snapshot_code=True)
-    assert disabled.workspace_root == root
+    disabled = flightlog.init(
+        mode="disabled", snapshot_code=True, workspace_root="none"
+    )
+    assert disabled.workspace_root == root / "none", "and nothing is looked for"
 
     assert [file.name for file in Api().run(run.path).files()] == []
 
@@ -133,7 +142,9 @@ def test_the_home_of_the_run_is_not_in_its_code(root: Path, tmp_path: Path) -> N
         {"workspace_root": None, "home": root / "runs", "force_snapshot": False}
     )
 
-    assert request.never == (str(root / "runs"),)
+    limits = Limits(count_max=200_000, size_max=500 * 1024 * 1024)
+    never = (str(root / "runs"),)
+    assert request == Request(str(root), ".rnignore", limits, never=never)
     assert [entry.path for entry in found.entries] == ["sub/model.py", "train.py"]
 
 
@@ -201,7 +212,11 @@ def test_code_beyond_the_limits_is_refused_and_there_is_no_run(
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        ({"snapshot_format": "tar"}, ValueError, "only supports 'zip', not 'tar'"),
+        (
+            {"snapshot_format": "tar"},
+            ValueError,
+            "format currently only supports 'zip'",
+        ),
         ({"workspace_root": "none"}, FileNotFoundError, "root does not exist"),
         ({"workspace_root": "train.py"}, NotADirectoryError, "root is no folder"),
         ({"workspace_root": 3}, TypeError, "workspace_root must be a path, not 3"),

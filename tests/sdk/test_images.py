@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -112,6 +112,13 @@ class _Figure:
         pillow.fromarray(COLOUR).save(file, format)
 
 
+class _Drawing:
+    """Looks like nothing that is known, and can save itself."""
+
+    def save(self, file: io.BytesIO, format: str) -> None:
+        pillow.fromarray(COLOUR).save(file, format)
+
+
 class _Axes:
     figure = _Figure()
 
@@ -131,6 +138,7 @@ class _Axes:
         _Tensor(COLOUR / 255, "torch.bfloat16"),
         _Figure(),
         _Axes(),
+        _Drawing(),
         png(),
         bytearray(png()),
         memoryview(png()),
@@ -150,14 +158,22 @@ def test_anything_that_is_an_image_is_taken(live: flightlog.Run, image: Any) -> 
     "mode", ["1", "L", "LA", "P", "PA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"]
 )
 def test_images_of_pillow_in_any_mode_are_taken(live: flightlog.Run, mode: str) -> None:
-    gray = pillow.fromarray(COLOUR).convert("L")
-    live.log_image(
-        "x", gray.convert(mode) if mode != "PA" else gray.convert("LA").convert("PA")
-    )
+    given = pillow.fromarray(COLOUR)
+    steps = {"PA": ("P", "PA"), "I;16": ("L", "I;16"), "F": ("L", "F")}
+    for step in steps.get(mode, (mode,)):
+        given = given.convert(step)
+    live.log_image("x", given)
 
+    with read_picture(given, "png", 90) as picture:
+        assert picture.pixels is not None, "the daemon encodes it"
     (found,) = read(live).images()
+    with found.open() as file:
+        assert np.array_equal(colours(pillow.open(file)), colours(given))
 
-    assert pixels(found).shape[:2] == (6, 8)
+
+def colours(image: pillow.Image) -> Any:
+    is_deep = image.mode in ("I", "I;16", "F")
+    return np.asarray((image.convert("L") if is_deep else image).convert("RGB"))
 
 
 def test_bytes_stay_as_they_are(live: flightlog.Run) -> None:
@@ -193,6 +209,50 @@ def test_a_file_is_kept_as_it_is(live: flightlog.Run, tmp_path: Path) -> None:
             assert file.read() == png()
         assert image.path.endswith(".png")
         assert (image.width, image.height) == (8, 6)
+
+
+@pytest.mark.parametrize(
+    ("head", "extension"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "png"),
+        (b"\xff\xd8\xff\xe0", "jpg"),
+        (b"GIF89a", "gif"),
+        (b"BM", "bmp"),
+        (b"II*\0", "tiff"),
+        (b"MM\0*", "tiff"),
+        (b"RIFF\0\0\0\0WEBP", "webp"),
+        (b"\0\0\0\x20ftypavif", "avif"),
+        (b"\0\0\0\x20ftypheic", "heic"),
+        (b"<svg", "svg"),
+    ],
+)
+def test_the_extension_is_what_the_bytes_are_else_what_the_name_says(
+    tmp_path: Path, head: bytes, extension: str
+) -> None:
+    path = tmp_path / "image.SVG"
+    path.write_bytes(head)
+    path.with_suffix("").write_bytes(head)
+
+    with read_picture(path, "webp", 90) as named:
+        assert named.extension == extension
+    with read_picture(path.with_suffix(""), "webp", 90) as unnamed:
+        assert unnamed.extension == extension.replace("svg", "webp")
+
+
+@pytest.mark.parametrize("make", [np.asarray, pillow.fromarray])
+def test_format_and_quality_are_heard(
+    live: flightlog.Run, make: Callable[[Any], Any]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    live.log_image("x", make(noise), step=0, format="JPG", quality=5)
+    live.log_image("x", make(noise), step=1, format="jpeg", quality=95)
+
+    coarse, fine = read(live).images()
+
+    assert (coarse.format, fine.format) == ("jpg", "jpeg")
+    with coarse.open() as small, fine.open() as large:
+        assert pillow.open(small).format == "JPEG"
+        assert small.seek(0, os.SEEK_END) < large.seek(0, os.SEEK_END) / 2
 
 
 @pytest.mark.parametrize(
@@ -282,7 +342,11 @@ def test_an_image_is_written_to_a_file_or_into_a_folder(
             ValueError,
             "too large",
         ),
-        ({"image": "nowhere.png"}, FileNotFoundError, "nowhere.png"),
+        (
+            {"image": "nowhere.png"},
+            FileNotFoundError,
+            "Image file not found: nowhere.png",
+        ),
         ({"image": "/"}, ValueError, "/ is not a regular file"),
         ({"image": ""}, ValueError, "must name a file"),
         ({"image": "a\0b"}, ValueError, "must name a file"),
@@ -308,20 +372,21 @@ def test_what_is_wrong_is_told_at_the_call_and_leaves_nothing(
         live.log_image(**{"key": "x", "image": COLOUR, **change})
 
     run = read(live)
+    state = state_of(run)
     assert run.images() == []
-    assert (run.lastHistoryStep, state_of(run).lost_count) == (-1, 0)
+    assert (run.lastHistoryStep, state.owed, state.lost_count) == (-1, {}, 0)
     wait_until(lambda: not os.listdir(live.home.inbox))
 
 
 def test_the_signature_is_as_people_know_it() -> None:
     parameters = inspect.signature(flightlog.Run.log_image).parameters
 
-    assert {name: each.default for name, each in list(parameters.items())[3:]} == {
-        "step": None,
-        "caption": None,
-        "format": "png",
-        "quality": 90,
-    }
+    assert [(name, each.default) for name, each in parameters.items()][3:] == [
+        ("step", None),
+        ("caption", None),
+        ("format", "png"),
+        ("quality", 90),
+    ]
     assert list(parameters)[:3] == ["self", "key", "image"]
     kinds = {each.kind for each in parameters.values()}
     assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}

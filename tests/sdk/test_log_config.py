@@ -120,6 +120,7 @@ def test_the_signature_is_as_people_know_it() -> None:
         (datetime.timedelta(seconds=90), 90.0),
         (Decimal("1.5"), 1.5),
         ({3, 1, 2}, [1, 2, 3]),
+        ([frozenset({1}), bytearray(b"ab")], [[1], "ab"]),
         ((1, (2,)), [1, [2]]),
         (range(3), [0, 1, 2]),
         (Point(1, 2), {"x": 1, "y": 2}),
@@ -279,7 +280,7 @@ def test_config_files_are_kept_as_they_were(
 def test_one_path_is_a_list_of_it(live: flightlog.Run, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.touch()
-    live.log_config(config_files=str(path))
+    live.log_config(config_files=f"{tmp_path}//c.yaml")
 
     assert read(live).assets.config == {"config_files": [str(path)]}
 
@@ -336,11 +337,12 @@ def test_what_is_wrong_is_told_at_the_call_and_leaves_nothing(
 def test_after_the_end_it_is_a_line_and_no_error(
     live: flightlog.Run, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    live.finish()
+    run = read(live)
 
     live.log_config(args={"a": 1})
 
     assert "log_config() comes too late" in capfd.readouterr().err
+    assert run.assets.config == {}
 
 
 def test_a_disabled_run_takes_it() -> None:

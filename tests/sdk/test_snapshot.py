@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,17 @@ def test_rules_of_all_three_kinds_are_heard_and_no_file_is_made(
     assert names(tmp_path / "x.zip") == expected
     snapshot_workspace(root / "sub", tmp_path / "y.zip")
     assert os.listdir(root / "sub") == ["model.py"]
+
+
+def test_another_ignore_file_is_heard_in_place_of_the_usual_one(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / "sub/.rnignore").write_text("model.py\n")
+    (root / ".other").write_text("train.py\n")
+
+    snapshot_workspace(root, tmp_path / "x.zip", ignore_file=".other")
+
+    assert names(tmp_path / "x.zip") == [".other", "sub/.rnignore", "sub/model.py"]
 
 
 def test_an_exclude_that_is_a_str_is_one_rule(root: Path, tmp_path: Path) -> None:
@@ -276,37 +289,49 @@ def test_a_home_with_runs_is_out(tmp_path: Path, own_lab: Lab) -> None:
     assert names(result["archive_path"]) == ["a.py"]
 
 
-def test_a_file_that_may_not_be_read_is_skipped(root: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder for all users; pytest's own are closed again by the next pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_file_that_may_not_be_read_is_skipped(
+    root: Path, shared_folder: Path
+) -> None:
+    target = shared_folder / "x.zip"
+    root = root.rename(shared_folder / "work")
     (root / "secret").write_text("x")
     (root / "secret").chmod(0)
     (root / "closed").mkdir(mode=0)
-    for path in (tmp_path, root, root / "sub"):
-        path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
     code = """
 import json, os, sys
 import flightlog
 if os.getuid() == 0:
     flightlog.snapshot_workspace  # Loaded while the modules can be read.
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(json.dumps(flightlog.snapshot_workspace(sys.argv[1], sys.argv[2])["skipped"]))
+print(json.dumps(flightlog.snapshot_workspace(sys.argv[1], sys.argv[2])))
 """
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "FLIGHTLOG_HOME": str(shared_folder / "home"),
+    }
 
     done = subprocess.run(
-        [sys.executable, "-c", code, root, tmp_path / "x.zip"],
+        [sys.executable, "-c", code, root, target],
         env=environ,
         check=True,
         capture_output=True,
         text=True,
     )
 
-    skipped = json.loads(done.stdout)
-    assert sorted(each["path"] for each in skipped) == ["closed", "secret"]
+    result = json.loads(done.stdout)
+    assert (result["file_count"], result["total_bytes"]) == (2, 12)
+    assert sorted(each["path"] for each in result["skipped"]) == ["closed", "secret"]
     assert "Permission denied" in done.stderr
-    assert names(tmp_path / "x.zip") == ["sub/model.py", "train.py"]
+    assert names(target) == ["sub/model.py", "train.py"]
 
 
 def test_it_needs_no_run_and_leaves_no_home(

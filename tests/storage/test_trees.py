@@ -164,7 +164,10 @@ def test_as_much_as_is_allowed_is_fine(root: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "word"),
     [
-        (Limits(2, None), "dataset too large to archive; set force_save=True or use "),
+        (
+            Limits(2, None),
+            "dataset too large to archive; set force_save=True or use save=False",
+        ),
         (Limits(None, 1), "max_archive_files=1"),
         (Limits(0, 0), "max_archive_bytes=0"),
     ],
