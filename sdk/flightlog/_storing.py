@@ -104,7 +104,9 @@ class Pending:
             raise CommError(f"it was not logged: {self._error}", self._error)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not is_recorded or not self._flush(left):
-            message = f"it is not logged after {timeout_s} s"
+            message = "it is not logged yet, and its run has ended"
+            if timeout_s is not None:
+                message = f"it is not logged after {timeout_s} s"
             raise CommError(message, TimeoutError(message))
 
 

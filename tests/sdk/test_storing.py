@@ -79,6 +79,14 @@ def test_a_wait_may_give_up(durable: bool) -> None:
     assert isinstance(caught.value.exc, TimeoutError)
 
 
+def test_a_wait_for_ever_ends_with_the_run() -> None:
+    found = pending(durable=False)
+    found.settle()
+
+    with pytest.raises(CommError, match="not logged yet, and its run has ended"):
+        found.wait(None)
+
+
 def test_a_wait_tells_what_went_wrong() -> None:
     found = pending()
     error = OSError("no space")
