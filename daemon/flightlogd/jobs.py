@@ -53,11 +53,7 @@ def make_file(home: Home, owed: OwedFile) -> FileSaved:
         staged = _linked(path, staging)
     else:
         staged = stage_bytes(_encoded(path, owed.pixels), staging)
-    try:
-        BlobStore(home.blobs).keep(staged)
-    except OSError:
-        staged.path.unlink(missing_ok=True)
-        raise
+    BlobStore(home.blobs).keep(staged)
     found: Digests = staged.digests
     return FileSaved(
         time=time.time(),

@@ -80,6 +80,7 @@ class Archive:
         `kept` is told how many bytes more, and how many files, were read.
         """
         self._home = home
+        self._store = BlobStore(home.blobs)
         self._tick = tick
         self._kept = kept
         self.never = os.path.realpath(home.root)  # A home is no part of an archive.
@@ -120,7 +121,7 @@ class Archive:
             name, why = found.skipped[0]
             raise ValueError(f"nothing in {path} can be archived: {name} {why}")
         staged = stage_bytes(encode_manifest(entries), self._staging())
-        BlobStore(self._home.blobs).keep(staged)
+        self._store.keep(staged)
         return Kept(
             fingerprint=_fingerprint(entries),
             size=sum(entry.size for entry in entries),
@@ -139,8 +140,7 @@ class Archive:
             BlobGone: Some of it was deleted before: it is to be kept again.
             OSError: The home's disk refuses.
         """
-        store = BlobStore(self._home.blobs)
-        with store.naming(_blobs_of(store, named)):
+        with self._store.naming(_blobs_of(self._store, named)):
             yield
 
     def is_ours(self, error: OSError) -> bool:
@@ -169,7 +169,7 @@ class Archive:
             may_grow=may_grow,
             tick=self._read,
         )
-        BlobStore(self._home.blobs).keep(staged)
+        self._store.keep(staged)
         self._kept(0, 1)
         return staged.digests
 

@@ -91,6 +91,7 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._durable: set[Path] = set()  # Folders whose names are known to be so.
 
     @property
     def lock(self) -> Path:
@@ -134,13 +135,19 @@ class BlobStore:
         return self._root / sha256[:2] / sha256
 
     def keep(self, staged: Staged) -> None:
-        """Make a staged file, which is gone afterwards, a blob: durable on return.
+        """Make a staged file a blob, durable on return. In any case the file is gone.
 
         Raises:
             OSError: The disk refuses.
         """
+        try:
+            self._keep(staged)
+        except BaseException:
+            staged.path.unlink(missing_ok=True)
+            raise
+
+    def _keep(self, staged: Staged) -> None:
         path = self.path(staged.digests.sha256)
-        is_new_folder = not path.parent.exists()
         os.makedirs(path.parent, mode=0o700, exist_ok=True)
         is_known = _size(path) == staged.digests.size
         if not is_known:
@@ -153,10 +160,11 @@ class BlobStore:
                     _sync(staged.path)
                 _renew(staged.path)
                 os.rename(staged.path, path)
-        # Also for a blob that was there: who made it may not have come so far.
+        # Also for what was there: who made it may not have come so far.
         _sync(path.parent)
-        if is_new_folder:
+        if path.parent not in self._durable:
             _sync(self._root)
+            self._durable.add(path.parent)
 
     def renew(self, sha256: str, size: int) -> bool:
         """Whether the blob is there with its size; then it is young. While holding.

@@ -151,6 +151,38 @@ def test_a_blob_is_durable_before_it_has_its_name_and_the_name_before_it_is_told
     ]
 
 
+def test_a_folder_that_another_process_has_made_is_durable_too(
+    root: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That process may have been killed behind the mkdir."""
+    store.path(digests_of(DATA).sha256).parent.mkdir(parents=True)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    kept(root, store)
+    kept(root, store)
+
+    assert synced.count(str(root / "blobs")) == 1
+
+
+def test_what_cannot_be_kept_leaves_no_copy(
+    root: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        kept(root, store)
+
+    assert files(root / "staging") == []
+
+
 def test_a_blob_that_is_there_is_not_written_again(
     root: Path, store: BlobStore
 ) -> None:
