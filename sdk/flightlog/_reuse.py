@@ -11,6 +11,8 @@ from flightlog_storage.queries import QUERIES
 
 __all__ = ("warn_of_reuse",)
 
+_NOT_OVER = ("pending", "running", "preempting")
+
 
 def warn_of_reuse(spec: RunSpec) -> None:
     """Tell somebody who names a run anew that it is there already, and over."""
@@ -23,7 +25,8 @@ def warn_of_reuse(spec: RunSpec) -> None:
             found = connection.execute(QUERIES["run_by_name"], key).fetchone()
     except (OSError, StorageError, sqlite3.Error):
         return  # Whoever reads will tell.
-    if found is not None and found["state"] not in ("running", "preempting"):
+    # One that nobody has logged into, or that was deleted, is pending.
+    if found is not None and found["state"] not in _NOT_OVER:
         say(
             f"run {spec.id} is there already ({found['state']}): this adds to it, and "
             "rows of equal step and key replace the old ones; resume='allow' goes on "

@@ -50,6 +50,19 @@ def test_id_of_an_ended_run_given_again_is_told(
     assert "run exp is there already (finished)" in capsys.readouterr().err
 
 
+def test_id_of_a_deleted_run_given_again_is_a_new_run(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flightlog.init(id="gone").finish()
+    wait_until(lambda: is_folded(home, "gone"))
+    flightlog.Api().run("uncategorized/gone").delete()
+    wait_until(lambda: not is_folded(home, "gone"))
+
+    flightlog.init(id="gone").finish()
+
+    assert "there already" not in capsys.readouterr().err
+
+
 def test_a_shared_run_that_has_ended_is_told_when_it_is_logged_into_again(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
