@@ -140,6 +140,7 @@ def bucket_starts(blocks: Sequence[Steps], limit: int) -> Ints:
     the smallest that will do, of those with four significant bits. So the buckets
     depend on the steps alone, and not on how these came here, block by block.
     """
+    assert limit > 0, "no bucket is none of a width"
     chunks, exponent = _chunks(blocks, limit)
     # A bucket less than 16 chunks wide touches two such blocks at most, so that each
     # width of this exponent gives more than `limit` buckets.
