@@ -174,9 +174,8 @@ class Catalog:
 
     def forget_run(self, state: RunState) -> None:
         """Take note that a run was deleted."""
-        run = (state.entity, state.project, state.id)
-        self._forgotten[run] = None
-        for link in [link for link in self._links if link.run == run]:
+        self._forgotten[state.key] = None
+        for link in [link for link in self._links if link.run == state.key]:
             del self._links[link]
 
     def _log(self, state: RunState, event: ArtifactLogged) -> str | None:
@@ -297,8 +296,7 @@ class Catalog:
     def _link(
         self, state: RunState, role: Role, key: VersionKey, use_as: str | None = None
     ) -> None:
-        run = (state.entity, state.project, state.id)
-        self._links[Link(run, role, key, use_as)] = None
+        self._links[Link(state.key, role, key, use_as)] = None
 
 
 def _key(state: RunState, event: ArtifactChanged | ArtifactDeleted) -> VersionKey:

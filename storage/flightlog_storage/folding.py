@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.asset_fold import change_assets, given_up
 from flightlog_storage.blobs import named_in
 from flightlog_storage.catalog import Catalog
@@ -94,7 +95,7 @@ class Folding:
         self._database = database
         self._numbers: dict[WriterId, int] = {}
         self._editors: dict[WriterId, Editor] = {}
-        self._named: dict[tuple[str, str, str], int] = {}
+        self._named: dict[RunName, int] = {}
         self.states: dict[int, RunState] = {}
         self.artifacts = Catalog(database.artifacts)
         self.dead_letters: list[DeadLetter] = []
@@ -249,7 +250,7 @@ class Folding:
     def forget(self, number: int) -> None:
         """Drop a state that is saved; it is loaded again when needed."""
         state = self.states.pop(number)
-        del self._named[state.entity, state.project, state.id]
+        del self._named[state.key]
         editors = [w for w, known in self._editors.items() if known.run == number]
         for writer in (*state.writers, *editors):
             self._numbers.pop(writer, None)
@@ -281,7 +282,7 @@ class Folding:
 
     def _keep(self, state: RunState) -> RunState:
         kept = self.states.setdefault(state.number, state)
-        self._named[state.entity, state.project, state.id] = kept.number
+        self._named[state.key] = kept.number
         self._numbers.update((writer, kept.number) for writer in kept.writers)
         return kept
 

@@ -75,7 +75,7 @@ def _files(database: Database, folding: Folding) -> Iterator[Holder]:
             run = "/".join(key)
             yield Holder(use=f"{run}/{name}", run=run, blob=sha256, size=size)
     for state in folding.states.values():
-        run = f"{state.entity}/{state.project}/{state.id}"
+        run = "/".join(state.key)
         for file in state.files.values():
             use = f"{run}/{file.name}"
             yield Holder(use=use, run=run, blob=file.blob, size=file.size)
@@ -83,13 +83,13 @@ def _files(database: Database, folding: Folding) -> Iterator[Holder]:
 
 def _assets(database: Database, folding: Folding) -> Iterator[Holder]:
     moved = folding.states.values()
-    names = {(state.entity, state.project, state.id) for state in moved}
+    names = {state.key for state in moved}
     for run, asset in database.all_assets():
         if run not in names:
             yield _asset(asset, "/".join(run))
     for state in moved:
         for asset in state.assets.values():
-            yield _asset(asset, f"{state.entity}/{state.project}/{state.id}")
+            yield _asset(asset, "/".join(state.key))
 
 
 def _asset(asset: Asset, run: str) -> Holder:

@@ -440,8 +440,7 @@ def _fold(
 def _is_of(folding: Folding, item: StoredFrame, key: RunName) -> bool:
     number = folding.run_of(item.frame.writer)
     if number is not None:
-        state = folding.states[number]
-        return (state.entity, state.project, state.id) == key
+        return folding.states[number].key == key
     try:
         named = run_of(item.payload())
     except CorruptData:

@@ -86,7 +86,7 @@ def read_states(
     database: Database, moved: Mapping[int, RunState], keys: Sequence[RunName]
 ) -> list[RunState]:
     """Return the states of runs in the given order, but for those not there."""
-    numbers = {(s.entity, s.project, s.id): number for number, s in moved.items()}
+    numbers = {state.key: number for number, state in moved.items()}
     for key in keys:
         number = None if key in numbers else database.number_of_run(*key)
         if number is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from flightlog_storage.artifact_state import RunName
 from flightlog_storage.assets import Asset, Output
 from flightlog_storage.event import WriterId
 from flightlog_storage.runfiles import OwedFile, SavedFile
@@ -192,6 +193,11 @@ class RunState:
         if last is None or last.output is None or last.output.serial < output.serial:
             self.last_outputs[output.key] = asset
         self.output_serial = max(self.output_serial, output.serial)
+
+    @property
+    def key(self) -> RunName:
+        """What tells it from others."""
+        return self.entity, self.project, self.id
 
     @property
     def host(self) -> str | None:

@@ -63,7 +63,7 @@ def closing_frames(
 
 def _editor(export: ExportReader, state: RunState) -> WriterId:
     """Return the writer that speaks of a run for this export, and for no other."""
-    of = f"{export.manifest.frames.sha256} {state.entity}/{state.project}/{state.id}"
+    of = f"{export.manifest.frames.sha256} {'/'.join(state.key)}"
     return WriterId(hashlib.sha256(of.encode()).digest()[:16])
 
 

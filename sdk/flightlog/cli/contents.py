@@ -58,4 +58,4 @@ def _lost(database: Database, folding: Folding) -> Iterator[tuple[str, int]]:
             yield f"{row.entity}/{row.project}/{row.id}", row.lost_count
     for state in folding.states.values():
         if state.lost_count and not state.deleted:
-            yield f"{state.entity}/{state.project}/{state.id}", state.lost_count
+            yield "/".join(state.key), state.lost_count

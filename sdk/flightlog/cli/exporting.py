@@ -91,8 +91,7 @@ def _run_data(run: CarriedRun) -> dict[str, object]:
 
 
 def _key(home: Home, name: str) -> RunName:
-    state = find_run(home, name)
-    return state.entity, state.project, state.id
+    return find_run(home, name).key
 
 
 def _target(name: str) -> Path:

@@ -108,7 +108,7 @@ def _by_now(
     of: Callable[[RunState], Iterable[_Found]],
 ) -> Iterator[tuple[RunName, _Found]]:
     """Yield what state.db has of runs; where it is behind, what `of` finds."""
-    moved = {(s.entity, s.project, s.id): s for s in folding.states.values()}
+    moved = {state.key: state for state in folding.states.values()}
     yield from ((run, found) for run, found in saved if run not in moved)
     for run, state in moved.items():
         yield from ((run, found) for found in of(state))

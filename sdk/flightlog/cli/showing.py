@@ -53,7 +53,7 @@ def _gaps(home: Home, number: int) -> list[MissingEvents]:
 
 def _facts(state: RunState) -> list[str]:
     facts = {
-        "run": f"{state.entity}/{state.project}/{state.id}",
+        "run": "/".join(state.key),
         "name": state.name or default_name(state.id),
         "state": _ending(state.state, state.exit_code, state.signal),
         "started": iso(state.created_at),
@@ -128,7 +128,7 @@ def _data(state: RunState, gaps: list[MissingEvents]) -> dict[str, Any]:
         " system metadata last_step row_count lost_count"
     )
     return {
-        "path": f"{state.entity}/{state.project}/{state.id}",
+        "path": "/".join(state.key),
         "name": state.name or default_name(state.id),
         "state": str(state.state),
         "created_at": iso(state.created_at),

@@ -99,8 +99,7 @@ class Pages:
         states = min(limit, max(self.per_page, STATES_MAX)) if not self._found else 0
         page = self._page(window, states)
         for state in page.states:
-            key = (state.entity, state.project, state.id)
-            self._ready[key] = Run(self._client, *key, attrs=state)
+            self._ready[state.key] = Run(self._client, *state.key, attrs=state)
         self._found += page.runs
         self._place = page.runs[-1].place if page.runs else self._place
         self._is_last = page.is_last
@@ -126,8 +125,7 @@ class Pages:
             return
         keys = [key for run in ahead if (key := _key(run)) not in self._ready]
         for state in reading(partial(self._client.reader.states_of, keys)):
-            key = (state.entity, state.project, state.id)
-            self._ready[key] = Run(self._client, *key, attrs=state)
+            self._ready[state.key] = Run(self._client, *state.key, attrs=state)
 
 
 def _key(run: FoundRun) -> tuple[str, str, str]:

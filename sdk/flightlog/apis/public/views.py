@@ -156,9 +156,7 @@ def _named(run: RunName) -> dict[str, str]:
 
 def _run_rows(state: RunState) -> Iterator[_Row]:
     yield (
-        state.entity,
-        state.project,
-        state.id,
+        *state.key,
         state.name or default_name(state.id),
         str(state.state),
         _microseconds(state.created_at),
@@ -196,9 +194,7 @@ def _value_rows(state: RunState, values: Mapping[str, Any]) -> Iterator[_Row]:
         for path, leaf in leaves((name,), value):
             number, kind, text = scalar(leaf)
             yield (
-                state.entity,
-                state.project,
-                state.id,
+                *state.key,
                 ".".join(path),
                 number if kind in _NUMBERS else None,
                 text,
