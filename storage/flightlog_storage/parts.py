@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from flightlog_storage.arrow import arrow_of, strings_of
 from flightlog_storage.columns import Column, Ints, columns_of
 from flightlog_storage.event import Kind
+from flightlog_storage.files import RealFiles
 from flightlog_storage.points import Points, Stream
 
 __all__ = (
@@ -116,7 +117,7 @@ def write_columns(folder: Path, name: str, columns: Iterable[Column]) -> PartInf
         temporary.rename(folder / name)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(folder)
+    RealFiles().fsync_dir(folder)
     logged = [span for span in writer.spans if Stream.DEFAULT.holds(span.rank)]
     return PartInfo(
         name,
@@ -126,14 +127,6 @@ def write_columns(folder: Path, name: str, columns: Iterable[Column]) -> PartInf
         min((span.min_step for span in logged), default=None),
         max((span.max_step for span in logged), default=None),
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _Writer:
