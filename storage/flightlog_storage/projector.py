@@ -23,6 +23,7 @@ from flightlog_storage.database import (
 )
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import Rows
+from flightlog_storage.files import RealFiles
 from flightlog_storage.folding import Folded, Folding
 from flightlog_storage.home import Home
 from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
@@ -178,7 +179,9 @@ class Projector:
         tail = self._tails.pop(number)
         self._point_count -= tail.points.count
         folder = part_folder(self._home, number)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(mode=0o700)
+            RealFiles().fsync_dir(self._home.histories)
         name = f"part-{tail.first:016d}-{tail.end:016d}.parquet"
         info = write_part(folder, name, tail.points)
         self._new_parts.append(_saved(number, info, tail.first, tail.end, 0))
@@ -332,7 +335,11 @@ class Projector:
             self._point_count += tail.points.count - before
 
     def _remove_orphans(self) -> None:
-        """Delete files that a crash left without a transaction that names them."""
+        """Delete files that a crash left without a transaction that names them.
+
+        The folders that it left are made durable: parts may come into them.
+        """
+        RealFiles().fsync_dir(self._home.histories)
         named = {(part.run, part.name) for part in self._database.parts()}
         for path in _part_files(self._home.histories):
             if (int(path.parent.name), path.name) not in named:
@@ -377,7 +384,8 @@ def set_aside_projections(home: Home) -> Path:
     aside.mkdir(mode=0o700)
     # Histories first: a crash here must not leave them beside a new database, which
     # names none of them.
-    home.histories.rename(aside / home.histories.name)
+    if home.histories.exists():
+        home.histories.rename(aside / home.histories.name)
     home.histories.mkdir(mode=0o700)
     for suffix in ("-wal", "-shm", ""):
         file = home.state.with_name(home.state.name + suffix)

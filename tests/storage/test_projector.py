@@ -1,4 +1,5 @@
 import hashlib
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 from tests.storage.recording import Recorded, rows_of
 
 from flightlog_storage import projector as module
-from flightlog_storage.database import Database
+from flightlog_storage.database import Database, SavedPart
 from flightlog_storage.home import Home
 from flightlog_storage.logreader import LogPosition
 from flightlog_storage.projector import Projector, part_folder, reset_projections
@@ -142,6 +143,36 @@ def test_an_ended_run_is_one_part(recorded: Recorded) -> None:
     assert [path.name for path in part_folder(recorded.home, run.number).iterdir()] == [
         part.name
     ]
+
+
+@pytest.mark.parametrize("is_left", [False, True], ids=["new", "left by a crash"])
+def test_the_folder_of_a_part_is_durable_before_the_part_is_named(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, is_left: bool
+) -> None:
+    synced: list[str] = []
+    fsync, add_part = os.fsync, Database.add_part
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    def add(database: Database, part: SavedPart) -> None:
+        folder = part_folder(recorded.home, part.run)
+        assert {str(recorded.home.histories), str(folder)} <= {*synced}
+        add_part(database, part)
+        synced.append("named")
+
+    writer = recorded.start("r")
+    recorded.rows(writer, (0, 0.0))
+    recorded.finish(writer)
+    if is_left:
+        part_folder(recorded.home, 0).mkdir()
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Database, "add_part", add)
+
+    project(recorded.home, recorded.log.durable)
+
+    assert synced[-1] == "named"
 
 
 def test_files_that_no_transaction_names_are_removed(recorded: Recorded) -> None:
@@ -304,7 +335,6 @@ def test_a_crash_while_projections_are_set_aside_deletes_no_part(
         patches.setattr(Path, "rename", crash_behind)
         with pytest.raises(Crash):
             Projector(recorded.home)
-    recorded.home.create()
     project(recorded.home, recorded.log.durable)
 
     assert parts <= {path.name for path in recorded.home.quarantine.glob("*/*/*/*")}
