@@ -5,6 +5,8 @@ manifest says. What is read is compared with its sha256 when the end is reached.
 """
 
 import hashlib
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -96,8 +98,12 @@ class ExportReader:
             OSError: It cannot be read.
         """
         self.path = path
-        self._file = path.open("rb")
+        # Not blocked by a pipe that nobody writes to.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(path, flags), "rb")
         try:
+            if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                raise ExportUnusable(path, "is no regular file")
             self._archive = zipfile.ZipFile(self._file)
             self._members = self._listed()
             self.manifest = self._manifest()

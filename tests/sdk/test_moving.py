@@ -483,3 +483,14 @@ def test_ctrl_c_leaves_no_file(original: Lab, tmp_path: Path) -> None:
 
     assert exporter.returncode == 130, said
     assert os.listdir(tmp_path) == ["copied"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/full"])
+def test_only_a_regular_file_is_imported(
+    own_lab: Lab, tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    said = call(own_lab, "import", tmp_path / name, code=1)
+
+    assert "is no regular file" in said
