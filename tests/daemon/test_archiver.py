@@ -213,6 +213,7 @@ def refusing(error: OSError, match: str = "") -> Callable[..., Staged]:
     return refuse
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(
     "error",
     [

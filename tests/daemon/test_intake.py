@@ -124,6 +124,7 @@ def test_frames_of_a_batch_follow_each_other(intake: Intake, log: EventLog) -> N
     assert intake.counters.duplicates == 1
 
 
+@pytest.mark.fault(63)
 def test_what_is_there_already_is_acknowledged_and_dropped(
     intake: Intake, log: EventLog
 ) -> None:
@@ -220,6 +221,7 @@ def test_what_is_not_understood_is_refused(
     assert last_of(ask(intake, *frame(A, 1))) == 1, "and the connection goes on"
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("seed", range(tries(20)))
 def test_random_bytes_change_nothing(intake: Intake, log: EventLog, seed: int) -> None:
     noise = [os.urandom(seed * 7 % 100) for _ in range(seed % 4)]
@@ -229,6 +231,7 @@ def test_random_bytes_change_nothing(intake: Intake, log: EventLog, seed: int) -
     assert log.end_offset == 0
 
 
+@pytest.mark.fault(64)
 def test_a_connection_speaks_for_one_writer(intake: Intake, log: EventLog) -> None:
     ask(intake, encode(Hello(A)))
 
@@ -248,6 +251,7 @@ def test_how_it_is_can_be_asked(intake: Intake) -> None:
     assert ask(intake, encode(StatusRequest())) == b"how I am"
 
 
+@pytest.mark.fault(11)
 def test_nobody_is_told_that_anything_is_safe_when_the_disk_refuses(
     intake: Intake, log: EventLog, disk: FullDisk
 ) -> None:
@@ -264,6 +268,7 @@ def test_nobody_is_told_that_anything_is_safe_when_the_disk_refuses(
     assert log.last_sequence == {A: 3}
 
 
+@pytest.mark.fault(36)
 def test_the_window_is_shared_by_those_who_are_active(
     intake: Intake, clock: Clock
 ) -> None:

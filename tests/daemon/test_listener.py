@@ -49,6 +49,7 @@ def answers(listener: Listener, client: "zmq.Socket[bytes]") -> bool:
     return bool(client.poll(2000)) and client.recv() == b"pong"
 
 
+@pytest.mark.fault(46)
 def test_only_its_owner_may_connect(listener: Listener, path: Path) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
@@ -59,6 +60,7 @@ def test_a_client_is_heard_and_answered(
     assert answers(listener, connect())
 
 
+@pytest.mark.fault(22)
 def test_a_dead_socket_file_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
@@ -68,6 +70,7 @@ def test_a_dead_socket_file_is_replaced(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.fault(60)
 def test_a_lost_socket_file_is_made_anew(
     listener: Listener, path: Path, connect: "Callable[[], zmq.Socket[bytes]]"
 ) -> None:
@@ -83,6 +86,7 @@ def test_a_lost_socket_file_is_made_anew(
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
+@pytest.mark.fault(23)
 def test_a_socket_file_of_somebody_else_is_not_deleted(path: Path) -> None:
     listener = Listener(path)
     path.unlink()
@@ -93,6 +97,7 @@ def test_a_socket_file_of_somebody_else_is_not_deleted(path: Path) -> None:
     assert path.read_text() == "another's"
 
 
+@pytest.mark.fault(37)
 def test_accepting_stops_before_descriptors_run_out(
     listener: Listener,
     connect: "Callable[[], zmq.Socket[bytes]]",

@@ -121,6 +121,7 @@ def swept(home: Home) -> int:
         worker.close()
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("seed", range(tries(3)))
 def test_a_worker_killed_at_any_moment_loses_nothing(
     home: Home, daemon: "subprocess.Popen[bytes]", seed: int
@@ -221,6 +222,7 @@ async def test_while_nothing_is_owed_looks_become_rarer(
     worker.close()
 
 
+@pytest.mark.fault(39)
 def test_where_memory_runs_out_the_worker_ends_first(
     home: Home, daemon: "subprocess.Popen[bytes]"
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_daemon_of_before_there_was_a_worker_can_be_asked(
     assert msgspec.convert(answer, Status).worker_pid is None
 
 
+@pytest.mark.fault(34)
 def test_a_job_that_kills_the_worker_again_and_again_is_given_up(
     home: Home, worker: Worker
 ) -> None:

@@ -108,6 +108,7 @@ def test_wrong_variables_are_told(lab: Lab, variable: str, value: str) -> None:
     assert value in done.stderr
 
 
+@pytest.mark.fault(23)
 def test_home_of_somebody_else_is_refused(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root to be two users")
@@ -150,6 +151,7 @@ def test_home_with_a_long_path_works(tmp_path: Path) -> None:
     assert rows_of(long_lab.find("run"), "a") == [(0, 1)]
 
 
+@pytest.mark.fault(23)
 def test_foreign_runtime_folder_is_not_used(own_lab: Lab, tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root to give a folder away")
@@ -206,6 +208,7 @@ def test_a_stderr_that_takes_nothing_costs_no_row(
     assert (rows_of(read, "n"), read.state) == ([(0, 1)], "finished")
 
 
+@pytest.mark.fault(12, 19)
 def test_file_size_limit_costs_rows_that_are_counted(own_lab: Lab) -> None:
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (%s, resource.RLIM_INFINITY))"
 
@@ -216,6 +219,7 @@ def test_file_size_limit_costs_rows_that_are_counted(own_lab: Lab) -> None:
     check_dropped(own_lab, done)
 
 
+@pytest.mark.fault(12)
 def test_full_disk_costs_rows_that_are_counted(own_lab: Lab) -> None:
     spool = own_lab.home / "spool"
     spool.mkdir(parents=True)
@@ -274,6 +278,7 @@ def check_counted(lab: Lab, state: str) -> None:
     assert read.state == state
 
 
+@pytest.mark.fault(11, 12)
 @pytest.mark.parametrize("buffer", ["mapped", "plain"])
 @pytest.mark.parametrize(("end", "state"), ENDS)
 def test_a_run_counts_what_a_disk_refused_that_stayed_full_to_its_end(
@@ -295,6 +300,7 @@ def test_a_run_counts_what_a_disk_refused_that_stayed_full_to_its_end(
         subprocess.run(["umount", "-l", str(home)], check=True)
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize(("end", "state"), ENDS)
 def test_a_run_counts_what_a_limit_of_file_sizes_refused_to_its_end(
     own_lab: Lab, end: str, state: str

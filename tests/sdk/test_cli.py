@@ -313,6 +313,7 @@ def test_a_lost_end_is_told_after_the_daemon_has_started_too(
     assert call(home, "replay").returncode == 1
 
 
+@pytest.mark.fault(10)
 def test_verify_tells_of_a_log_that_is_gone(home: Path) -> None:
     segment(home).unlink()
 
@@ -353,6 +354,7 @@ def parts(home: Path) -> list[Path]:
     return sorted((home / "histories").glob("*/*.parquet"))
 
 
+@pytest.mark.fault(53)
 def test_verify_tells_of_a_missing_part(home: Path) -> None:
     parts(home)[0].unlink()
 
@@ -433,6 +435,7 @@ def test_replay_gives_the_same_answers(home: Path) -> None:
     assert call(home, "verify", "--full").returncode == 0
 
 
+@pytest.mark.fault(52, 53)
 def test_replay_heals_a_damaged_database_and_part(home: Path) -> None:
     before = answers(home)
     (home / "state.db").write_bytes(b"nonsense" * 1000)
@@ -569,6 +572,7 @@ def test_age(seconds: float, text: str) -> None:
     assert age(1e9 - seconds, 1e9) == text
 
 
+@pytest.mark.fault(47)
 def test_json_has_words_for_what_is_not_finite(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

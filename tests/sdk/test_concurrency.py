@@ -12,6 +12,7 @@ import flightlog
 from flightlog._summary import Overlay
 
 
+@pytest.mark.fault(56)
 @pytest.mark.usefixtures("home")
 def test_threads_lose_nothing(lab: Lab) -> None:
     run = flightlog.init()
@@ -61,6 +62,7 @@ def test_a_summary_may_be_read_while_another_thread_sets_it() -> None:
     assert len(overlay.over([])) == 5_000
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("kind", ["mapped", "plain"])
 def test_signal_handlers_may_log_inside_log(lab: Lab, kind: str) -> None:
     id = f"signals-{kind}"
@@ -98,6 +100,7 @@ def test_signal_handlers_may_log_inside_log(lab: Lab, kind: str) -> None:
     assert int(told) > 20
 
 
+@pytest.mark.fault(56)
 def test_finalizers_may_log(lab: Lab) -> None:
     lab.run_script(
         """
@@ -127,6 +130,7 @@ def test_finalizers_may_log(lab: Lab) -> None:
     assert sorted(n for _, n in rows_of(read, "freed")) == list(range(3000))  # type: ignore[type-var]
 
 
+@pytest.mark.fault(55)
 @pytest.mark.parametrize("from_thread", [False, True], ids=["main", "thread"])
 def test_forked_child_logs_by_itself(lab: Lab, from_thread: bool) -> None:
     id = f"fork-{from_thread}"
@@ -161,6 +165,7 @@ def test_forked_child_logs_by_itself(lab: Lab, from_thread: bool) -> None:
     assert read.state == "finished"
 
 
+@pytest.mark.fault(55)
 def test_child_that_ends_leaves_the_run_to_its_parent(lab: Lab) -> None:
     process = lab.start(
         """
@@ -189,6 +194,7 @@ def test_child_that_ends_leaves_the_run_to_its_parent(lab: Lab) -> None:
     assert lab.ended("left").state == "crashed"
 
 
+@pytest.mark.fault(55)
 def test_signal_handler_may_fork_inside_log(lab: Lab) -> None:
     logged = lab.run_script(
         """
@@ -222,6 +228,7 @@ def test_signal_handler_may_fork_inside_log(lab: Lab) -> None:
     assert [n for _, n in rows_of(read, "n")] == list(range(int(logged)))
 
 
+@pytest.mark.fault(55)
 def test_many_forks_under_load(lab: Lab) -> None:
     lab.run_script(
         """
@@ -260,6 +267,7 @@ def test_many_forks_under_load(lab: Lab) -> None:
     assert [n for _, n in rows_of(read, "child")] == list(range(0, 200, 20))
 
 
+@pytest.mark.fault(55)
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_pickled_run_is_joined(lab: Lab, tmp_path: object, method: str) -> None:
     id = f"pickled-{method}"
@@ -327,6 +335,7 @@ def test_pool_workers_that_never_log_leave_no_trace(lab: Lab) -> None:
     assert len(state_of(read).writers) == 1
 
 
+@pytest.mark.fault(58)
 def test_event_loops_are_left_alone(lab: Lab) -> None:
     lab.run_script(
         """

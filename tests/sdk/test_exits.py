@@ -54,6 +54,7 @@ def _ending(lab: Lab, id: str) -> tuple[str, int | None, int | None]:
     return read.state, read.exit_code, read.signal
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("how", EXITS)
 def test_end_of_a_program_is_told_and_costs_no_row(lab: Lab, how: str) -> None:
     end = EXITS[how][0]
@@ -95,6 +96,7 @@ def test_sigterm_that_is_handled_by_exiting_kills_the_run(lab: Lab) -> None:
     assert lab.ended("handled", SEEN_WITHIN_S).state == "killed"
 
 
+@pytest.mark.fault(2)
 def test_exec_into_a_program_that_stays_ends_the_run(lab: Lab) -> None:
     code = LOGS.format(id="exec-stays", end="os.execv('/bin/sleep', ['sleep', '60'])")
     process = lab.start(code)
@@ -120,6 +122,7 @@ LATE = (
 )
 
 
+@pytest.mark.fault(57)
 def test_whatever_exit_handlers_do_is_no_error(lab: Lab) -> None:
     hooks = "".join(f"atexit.register(lambda: exec({each!r}))\n" for each in LATE)
 
@@ -133,6 +136,7 @@ def test_whatever_exit_handlers_do_is_no_error(lab: Lab) -> None:
     assert (read.state, read.config, read.tags) == ("finished", {}, [])
 
 
+@pytest.mark.fault(57)
 def test_exit_handlers_may_log(lab: Lab) -> None:
     done = lab.execute(
         """
@@ -152,6 +156,7 @@ def test_exit_handlers_may_log(lab: Lab) -> None:
     assert (rows_of(read, "last"), read.state) == ([(0, 1)], "finished")
 
 
+@pytest.mark.fault(57)
 def test_exit_is_quick_and_quiet_where_no_daemon_can_start(own_lab: Lab) -> None:
     done = own_lab.execute(
         """

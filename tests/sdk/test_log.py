@@ -182,6 +182,7 @@ STORED = {
 }
 
 
+@pytest.mark.fault(47)
 @pytest.mark.parametrize("known", [False, True], ids=["new shape", "known shape"])
 def test_values_come_back_as_they_were(lab: Lab, known: bool) -> None:
     run = flightlog.init()
@@ -198,6 +199,7 @@ def test_values_come_back_as_they_were(lab: Lab, known: bool) -> None:
     }
 
 
+@pytest.mark.fault(47)
 def test_floats_keep_their_bits(lab: Lab) -> None:
     values = [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7976931348623157e308]
     run = flightlog.init()
@@ -240,6 +242,7 @@ def test_none_counts_as_absent(lab: Lab) -> None:
     assert rows_of(finished(lab, run), "a", "b") == [(1, 1, 1)]
 
 
+@pytest.mark.fault(48)
 @pytest.mark.parametrize(
     "key", ["", "a.b", "train/loss", "ключ", "a\0b", "\u202eabc", "e\u0301", "\xe9"]
 )
@@ -252,6 +255,7 @@ def test_keys_are_kept(lab: Lab, key: str) -> None:
     assert row[key] == 1.5
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
 def test_mappings_with_odd_keys_harm_no_row(lab: Lab, first: bool) -> None:
     run = flightlog.init()
@@ -321,6 +325,7 @@ def test_cycles_are_refused() -> None:
         run.log({"a": cycle})
 
 
+@pytest.mark.fault(50)
 def test_a_metric_may_change_its_type(lab: Lab) -> None:
     values = [1, 2.5, "three", True, [4], {"x": 5}, None, 2**70]
     run = flightlog.init()
@@ -339,6 +344,7 @@ def test_a_metric_may_change_its_type(lab: Lab) -> None:
 # --- much ---
 
 
+@pytest.mark.fault(49)
 def test_row_with_100_000_keys_is_stored(lab: Lab) -> None:
     run = flightlog.init()
     row = {f"layer/{number}": number for number in range(100_000)}
@@ -352,6 +358,7 @@ def test_row_with_100_000_keys_is_stored(lab: Lab) -> None:
     assert rows_of(read, "layer/0", "layer/99999") == [(0, 0, 99999), (1, 0, 99999)]
 
 
+@pytest.mark.fault(49)
 def test_100_000_keys_over_many_rows_are_stored(lab: Lab) -> None:
     run = flightlog.init()
     for number in range(100_000):
@@ -364,6 +371,7 @@ def test_100_000_keys_over_many_rows_are_stored(lab: Lab) -> None:
     assert read.history_line_count == 100_000
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("known", [False, True], ids=["new shape", "known shape"])
 def test_20_mb_value_is_refused_and_its_neighbours_kept(lab: Lab, known: bool) -> None:
     run = flightlog.init()
@@ -376,6 +384,7 @@ def test_20_mb_value_is_refused_and_its_neighbours_kept(lab: Lab, known: bool) -
     assert finished(lab, run).summary["b"] == 2
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("size", [4 << 20, 7_300_000])
 def test_values_larger_than_a_chunk_are_stored(lab: Lab, size: int) -> None:
     run = flightlog.init()
@@ -388,6 +397,7 @@ def test_values_larger_than_a_chunk_are_stored(lab: Lab, size: int) -> None:
     assert found == [1, size, 1]
 
 
+@pytest.mark.fault(27)
 def test_names_too_long_together_are_refused() -> None:
     run = flightlog.init()
 

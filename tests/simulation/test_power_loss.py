@@ -82,6 +82,7 @@ def adopt(disk: SimFS, acked: list[Stored]) -> list[Stored]:
     return frames
 
 
+@pytest.mark.fault(5, 19)
 @pytest.mark.parametrize("short_writes", [False, True])
 def test_what_was_acked_survives_power_loss(short_writes: bool) -> None:
     for seed in SEEDS:
@@ -99,6 +100,7 @@ def test_what_was_acked_survives_power_loss(short_writes: bool) -> None:
         assert report.frames == len(kept)
 
 
+@pytest.mark.fault(17)
 def test_disk_that_lies_is_noticed() -> None:
     failures = 0
     for seed in range(40):
@@ -111,6 +113,7 @@ def test_disk_that_lies_is_noticed() -> None:
     assert failures > 10
 
 
+@pytest.mark.fault(11, 15)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("lasting", [1, 7])
 def test_error_at_any_call_loses_nothing(number: int, lasting: int) -> None:
@@ -153,6 +156,7 @@ def fail_at(disk: SimFS, number: int) -> None:
     disk.fail = lambda name, call: errno.EIO if call == number else 0
 
 
+@pytest.mark.fault(11)
 def test_error_at_any_call_of_recovery_changes_nothing() -> None:
     for first in range(1, 20):
         disk = SimFS()

@@ -123,6 +123,7 @@ def test_blobs_are_for_their_owner_alone(root: Path, store: BlobStore) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.fault(5)
 def test_a_blob_is_durable_before_it_has_its_name_and_the_name_before_it_is_told(
     root: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_blob_of_the_wrong_size_is_replaced(root: Path, store: BlobStore) -> N
     assert path.read_bytes() == DATA
 
 
+@pytest.mark.fault(43)
 def test_what_changes_after_it_was_staged_is_stored_as_it_was(
     root: Path, store: BlobStore
 ) -> None:
@@ -219,6 +221,7 @@ def test_what_changes_after_it_was_staged_is_stored_as_it_was(
         assert file.read() == DATA
 
 
+@pytest.mark.fault(43)
 def test_a_file_that_never_holds_still_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +242,7 @@ def test_a_file_that_never_holds_still_is_refused(
     assert files(root / "staging") == []
 
 
+@pytest.mark.fault(41)
 def test_only_regular_files_are_read(root: Path) -> None:
     pipe = root / "pipe"
     os.mkfifo(pipe)
@@ -312,6 +316,7 @@ def test_a_missing_file_is_an_error_of_the_system(root: Path) -> None:
         stage_file(root / "none", root / "staging")
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("position", [0, len(DATA) // 2, len(DATA) - 1])
 def test_damage_is_found_when_it_is_read(
     root: Path, store: BlobStore, position: int

@@ -280,6 +280,7 @@ def newer(path: Path) -> None:
         connection.execute("UPDATE checkpoint SET schema_version = 99")
 
 
+@pytest.mark.fault(52, 62)
 @pytest.mark.parametrize("spoil", [foreign, garbage, flipped, newer])
 def test_unusable_database_is_set_aside(path: Path, spoil: Any) -> None:
     for number in (1, 2):

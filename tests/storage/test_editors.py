@@ -155,6 +155,7 @@ def test_what_an_editor_says_of_no_run_makes_none(
     assert listed(recorded) == []
 
 
+@pytest.mark.fault(63)
 def test_a_deleted_run_is_gone_whatever_its_writers_still_say(
     recorded: Recorded, settle: Settle
 ) -> None:

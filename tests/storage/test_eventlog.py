@@ -242,6 +242,7 @@ def test_damaged_payload_is_told_when_read() -> None:
     assert stored.damage() == verify(FOLDER, disk).damages[0]
 
 
+@pytest.mark.fault(6)
 @pytest.mark.parametrize("cut", range(len(DATA)))
 def test_torn_end_is_cut_and_kept_aside(cut: int) -> None:
     disk = SimFS()
@@ -279,6 +280,7 @@ def flip(data: bytes, index: int, bit: int = 0) -> bytes:
     return bytes(wrong)
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("bit", range(8))
 def test_flipped_bit_costs_the_frame_hit(bit: int) -> None:
     for index in range(len(DATA)):
@@ -351,6 +353,7 @@ def broken_copies(data: bytes) -> Iterator[bytes]:
     yield b""
 
 
+@pytest.mark.fault(7, 8)
 @pytest.mark.parametrize("which", range(4))
 def test_damage_in_a_sealed_log_stays_where_it_is(which: int) -> None:
     clean = SimFS()
@@ -380,6 +383,7 @@ def test_damage_in_a_sealed_log_stays_where_it_is(which: int) -> None:
         check_appends(disk)
 
 
+@pytest.mark.fault(9)
 def test_lost_first_sector_costs_the_frames_in_it() -> None:
     disk = SimFS()
     stored = rolled(disk, segments=3)
@@ -415,6 +419,7 @@ def test_log_keeps_its_id_when_a_bit_of_it_flips() -> None:
     assert start(disk, seed=9).log_id == parse_segment_header(DATA).log_id
 
 
+@pytest.mark.fault(15)
 def test_what_a_failed_sync_left_does_not_count_after_a_kill() -> None:
     disk = SimFS()
     log = start(disk)
@@ -428,6 +433,7 @@ def test_what_a_failed_sync_left_does_not_count_after_a_kill() -> None:
     assert start(disk).last_sequence == {}
 
 
+@pytest.mark.fault(10)
 def test_missing_segment_is_told() -> None:
     disk = SimFS()
     stored = rolled(disk)
@@ -444,6 +450,7 @@ def test_missing_segment_is_told() -> None:
     assert frames_of(read(disk)) == [s for s in stored if s not in lost]
 
 
+@pytest.mark.fault(10)
 def test_copy_of_a_segment_is_set_aside() -> None:
     disk = SimFS()
     stored = rolled(disk)
@@ -457,6 +464,7 @@ def test_copy_of_a_segment_is_set_aside() -> None:
     assert start(disk).recovery == ()
 
 
+@pytest.mark.fault(10)
 def test_foreign_segment_is_set_aside() -> None:
     disk, other = SimFS(), SimFS()
     stored = rolled(disk)
@@ -504,6 +512,7 @@ def test_offsets_of_a_torn_end_are_not_given_again(from_end: int) -> None:
     assert verify(FOLDER, disk).damages == ()
 
 
+@pytest.mark.fault(61)
 def test_newer_format_is_refused_and_left_alone() -> None:
     disk = SimFS()
     header = replace(parse_segment_header(DATA), version=2)
@@ -555,6 +564,7 @@ def durable_in(data: bytes, stored: list[Stored]) -> tuple[str, int]:
     return parse_segment_header(data).log_id.hex(), stored[-1][0].offset_end
 
 
+@pytest.mark.fault(17)
 @pytest.mark.parametrize("size", range(64, len(DATA)))
 def test_lost_end_that_was_durable_stays_told(size: int) -> None:
     durable = durable_in(DATA, STORED)
@@ -594,6 +604,7 @@ def test_rotten_last_frame_that_was_durable_stays_told(place: int) -> None:
     assert sum(damage.count or 0 for damage in verify(FOLDER, disk).damages) == 2
 
 
+@pytest.mark.fault(10)
 def test_lost_segments_that_were_durable_are_told() -> None:
     disk = SimFS()
     stored = rolled(disk)

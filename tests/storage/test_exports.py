@@ -130,6 +130,7 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize(
     "name",
     [

@@ -163,6 +163,7 @@ def test_a_folder_that_may_not_be_watched_is_in_doubt(looked: Looked) -> None:
     assert looked.told == []
 
 
+@pytest.mark.fault(44)
 def test_more_folders_than_may_be_are_in_doubt(
     looked: Looked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def test_more_folders_than_may_be_are_in_doubt(
     assert looked.told == ["looked for by the clock alone: more than 2 folders"]
 
 
+@pytest.mark.fault(44)
 @pytest.mark.skipif(not can_feign(), reason="needs user namespaces")
 @pytest.mark.parametrize(
     ("limit", "why"),

@@ -189,6 +189,7 @@ def test_a_frame_that_names_no_run_is_a_dead_letter(payload: bytes) -> None:
     assert [letter.raw for letter in folded.dead_letters] == [payload]
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("poison", POISON, ids=lambda poison: str(poison)[:40])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_poison_costs_itself_alone(
@@ -207,6 +208,7 @@ def test_poison_costs_itself_alone(
     assert rows_of(recorded.home, "r") == [(1, 0.5), (2, 0.6)]
 
 
+@pytest.mark.fault(34)
 def test_an_event_that_the_fold_cannot_take_is_a_dead_letter(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def test_home_is_chosen_by_argument_then_variable_then_default(tmp_path: Path) -
         choose_home("", environ)  # As of a variable that is not set.
 
 
+@pytest.mark.fault(46)
 def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
     home = Home(tmp_path / "a" / "home")
     home.root.mkdir(parents=True, mode=0o755)
@@ -86,6 +87,7 @@ def test_socket_lies_in_the_runtime_folder_that_is_ours(tmp_path: Path) -> None:
     assert choose_home(tmp_path / "other", environ).socket != home.socket
 
 
+@pytest.mark.fault(23)
 def test_runtime_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root to give a folder away")
@@ -96,6 +98,7 @@ def test_runtime_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
     assert home.socket == tmp_path / "home" / "daemon.sock"
 
 
+@pytest.mark.fault(23)
 def test_link_of_somebody_else_is_no_socket_folder(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root to give a link away")
@@ -146,6 +149,7 @@ def test_lock_file_that_says_nothing_names_no_daemon(
     assert home.daemon() is None
 
 
+@pytest.mark.fault(59)
 def test_file_systems_are_told_by_type() -> None:
     assert file_system_type(Path("/proc/self")) == "proc"
     assert file_system_type(Path("/proc/no/such/file")) == "proc"

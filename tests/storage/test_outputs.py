@@ -125,6 +125,7 @@ def test_other_bytes_of_the_same_size_and_time_are_noticed(looked: Looked) -> No
     assert looked.archived(log_interval_s=0) == ["a.pt", "b.csv"]
 
 
+@pytest.mark.fault(43)
 def test_a_file_that_is_replaced_while_it_is_read_is_read_again(looked: Looked) -> None:
     looked.write("a.pt", b"old")
 
@@ -215,6 +216,7 @@ def test_the_interval_holds_for_another_process_too(looked: Looked) -> None:
     assert looked.archived() == ["a.log"]
 
 
+@pytest.mark.fault(25)
 def test_a_clock_that_is_set_back_stops_no_log(looked: Looked) -> None:
     looked.write("a.log", "1")
     looked.look()
@@ -225,6 +227,7 @@ def test_a_clock_that_is_set_back_stops_no_log(looked: Looked) -> None:
     assert looked.archived() == ["a.log"]
 
 
+@pytest.mark.fault(43)
 def test_a_log_that_grows_while_it_is_read_is_kept_as_it_was(
     looked: Looked, tmp_path: Path
 ) -> None:
@@ -248,6 +251,7 @@ def test_a_log_that_grows_while_it_is_read_is_kept_as_it_was(
     assert looked.outputs[0].fingerprint == sha256(path.read_bytes())
 
 
+@pytest.mark.fault(43)
 def test_a_checkpoint_that_grows_while_it_is_read_is_tried_again(
     looked: Looked,
 ) -> None:
@@ -430,6 +434,7 @@ def test_a_folder_within_one_that_is_archived_whole_is_not_looked_into(
     assert keys == ["ckpt"]
 
 
+@pytest.mark.fault(41)
 def test_what_is_no_file_is_not_opened_and_told(looked: Looked) -> None:
     os.mkfifo(looked.out / "pipe.log")
     with socket.socket(socket.AF_UNIX) as listening:
@@ -536,6 +541,7 @@ def test_what_cannot_be_archived_or_looked_at_is_unsettled(looked: Looked) -> No
 # --- folders that come and go ---
 
 
+@pytest.mark.fault(44)
 def test_a_folder_that_is_not_there_is_told_once_and_looked_at_again(
     looked: Looked,
 ) -> None:

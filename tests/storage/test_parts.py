@@ -196,6 +196,7 @@ def test_failed_merge_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.fault(53)
 def test_part_cut_at_any_byte_is_told(tmp_path: Path) -> None:
     info = write_part(tmp_path, "p", small())
     part = tmp_path / "p"
@@ -207,6 +208,7 @@ def test_part_cut_at_any_byte_is_told(tmp_path: Path) -> None:
             read_history([part])
 
 
+@pytest.mark.fault(8, 53)
 def test_any_wrong_bit_is_told_or_harmless(tmp_path: Path) -> None:
     info = write_part(tmp_path, "p", small())
     part = tmp_path / "p"

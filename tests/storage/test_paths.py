@@ -30,6 +30,7 @@ BAD = [
 ]
 
 
+@pytest.mark.fault(45)
 @pytest.mark.parametrize("path", BAD)
 def test_what_is_no_file_in_its_folder_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="path"):

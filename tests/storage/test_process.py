@@ -78,6 +78,7 @@ def test_ending_of_a_process_first_seen_dead_is_known(how: str) -> None:
     assert watch.ending() == Ending()
 
 
+@pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("field", "value", "alive"),
     [("start_time", 1, False), ("boot_id", "x", False), ("pid_namespace", 1, True)],

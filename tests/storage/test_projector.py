@@ -175,6 +175,7 @@ def test_the_folder_of_a_part_is_durable_before_the_part_is_named(
     assert synced[-1] == "named"
 
 
+@pytest.mark.fault(54)
 def test_files_that_no_transaction_names_are_removed(recorded: Recorded) -> None:
     fill(recorded)
     project(recorded.home, recorded.log.durable)
@@ -218,6 +219,7 @@ def project_crashing(
     assert calls > number
 
 
+@pytest.mark.fault(54)
 @pytest.mark.usefixtures("unmerged")
 @pytest.mark.parametrize("number", range(1, 12, 2))
 @pytest.mark.parametrize("place", ["write_part", "set_checkpoint"])
@@ -234,6 +236,7 @@ def test_after_a_crash_the_same_parts_are_cut(
     assert contents(recorded.home) == undisturbed
 
 
+@pytest.mark.fault(54)
 @pytest.mark.parametrize("number", range(1, 6))
 @pytest.mark.parametrize("place", ["merge_parts", "remove_part", "add_part"])
 def test_after_a_crash_while_merging_nothing_is_different(
@@ -268,6 +271,7 @@ def test_a_run_that_ends_without_a_tail_is_one_part_too(
     assert rows_of(recorded.home, "r") == [(0, 0.0), (1, 1.0)]
 
 
+@pytest.mark.fault(52)
 @pytest.mark.parametrize(
     "harm",
     [
@@ -294,6 +298,7 @@ def test_a_lost_database_is_rebuilt(recorded: Recorded, harm: Any) -> None:
         assert database.checkpoint().offset == recorded.log.end_offset
 
 
+@pytest.mark.fault(17)
 def test_a_log_shorter_than_the_checkpoint_is_replayed(recorded: Recorded) -> None:
     fill(recorded)
     project(recorded.home, recorded.log.durable)
@@ -312,6 +317,7 @@ def test_a_log_shorter_than_the_checkpoint_is_replayed(recorded: Recorded) -> No
     assert (states(recorded.home), histories(recorded.home)) == live
 
 
+@pytest.mark.fault(62)
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_crash_while_projections_are_set_aside_deletes_no_part(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, number: int
@@ -383,6 +389,7 @@ def test_a_rotten_stretch_larger_than_a_batch_is_stepped_over(
     assert state.lost_count == 40 - len(steps)
 
 
+@pytest.mark.fault(11)
 def test_a_commit_that_fails_is_done_by_the_next_projector(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

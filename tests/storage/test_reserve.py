@@ -107,6 +107,7 @@ def full(
     writer.close()
 
 
+@pytest.mark.fault(12)
 def test_the_last_event_is_told_on_a_full_disk(full: tuple[SpoolWriter, int]) -> None:
     writer, count = full
 

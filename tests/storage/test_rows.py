@@ -132,6 +132,7 @@ def test_dicts_nested_too_deeply_are_json() -> None:
     assert series.texts[0].startswith('{"a":{"a":')
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize(
     "row",
     [
@@ -236,6 +237,7 @@ def test_steps_and_ints_of_growing_width(first: int) -> None:
     assert half.kinds == b""
 
 
+@pytest.mark.fault(31)
 def test_same_key_twice_in_a_shape_keeps_log_order() -> None:
     [series] = only(["x", "x"], [[step, TIME, 1.0, 2.0] for step in range(50)]).series
 
@@ -308,6 +310,7 @@ def test_stretches_decode_as_single_rows_do(payload: tuple[bytes, int]) -> None:
     assert fast == slow
 
 
+@pytest.mark.fault(28)
 @settings(max_examples=tries(300))
 @given(payloads(), st.data())
 def test_damaged_payload_never_raises(
@@ -324,6 +327,7 @@ def test_damaged_payload_never_raises(
     assert indices == sorted(indices)
 
 
+@pytest.mark.fault(28)
 @settings(max_examples=tries(300))
 @given(st.binary(max_size=200), st.integers(0, 50))
 def test_any_bytes_never_raise(tail: bytes, count: int) -> None:
@@ -331,6 +335,7 @@ def test_any_bytes_never_raise(tail: bytes, count: int) -> None:
     list(decode(pack([[0, ["x"]]]) + tail, count))
 
 
+@pytest.mark.fault(29)
 @pytest.mark.parametrize("inner", [b"\x91", b"\x81\x01", b"\x81\xa5event"])
 @pytest.mark.parametrize("depth", [40, 300, 900, 990, 1010, 2000])
 def test_deep_nesting_never_raises(inner: bytes, depth: int) -> None:

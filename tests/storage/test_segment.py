@@ -77,6 +77,7 @@ def test_short_header_is_corrupt(size: int) -> None:
         parse_segment_header(HEADER.pack()[:size])
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("bit", range(512))
 def test_header_with_one_wrong_bit_is_mended(bit: int) -> None:
     wrong = bytearray(HEADER.pack())
@@ -150,6 +151,7 @@ def test_damaged_payload_says_whose_it_was() -> None:
     assert (damage.writer, damage.sequence, damage.count) == (WRITER, 13, 2)
 
 
+@pytest.mark.fault(9)
 def test_frames_of_another_segment_inside_a_payload_are_not_taken_for_frames() -> None:
     inner = packed(12, b"inner")
     foreign = Frame(4, zlib.crc32(b"data"), 1, WRITER, 1, offset=99)
@@ -179,6 +181,7 @@ def test_missing_offsets_are_told() -> None:
     assert (damage.first_offset, damage.count, damage.size) == (12, 8, 0)
 
 
+@pytest.mark.fault(9)
 def test_repeated_frame_is_damage() -> None:
     one = packed(10, b"one")
 

@@ -181,6 +181,7 @@ def test_what_is_no_longer_as_it_was_found_is_skipped(root: Path, target: Path) 
     assert why["pipe"] == "is not a regular file"
 
 
+@pytest.mark.fault(42)
 def test_what_is_behind_a_link_in_a_folders_place_stays_out(
     root: Path, target: Path, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_file_that_changed_since_is_in_as_it_is_now(root: Path, target: Path) 
     assert stored.size == LARGE + 1 + 6
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize("size", [1000, 16 << 20])
 def test_a_file_that_never_holds_still_is_in_whole_or_not_at_all(
     root: Path, target: Path, size: int

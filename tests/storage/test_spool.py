@@ -146,6 +146,7 @@ def test_seek_goes_to_any_sequence_and_over_what_is_freed(writer: SpoolWriter) -
     assert [values[0] for _, values in items_in(reader)] == list(range(first - 1, 100))
 
 
+@pytest.mark.fault(8)
 def test_damage_costs_what_is_behind_it_in_its_chunk_only(writer: SpoolWriter) -> None:
     ends = []
     for number in range(100):
@@ -207,6 +208,7 @@ def test_interrupted_append_is_completed_by_whoever_comes_next(
     assert items_in(SpoolReader(writer.folder)) == [(("a",), [n]) for n in (1, 2, 3)]
 
 
+@pytest.mark.fault(56)
 def test_handler_that_logs_during_a_roll_loses_nothing(writer: SpoolWriter) -> None:
     put_row(writer, ("a",), 0)
     count = 1

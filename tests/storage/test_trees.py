@@ -76,6 +76,7 @@ def test_a_change_that_keeps_the_size_changes_the_fingerprint(root: Path) -> Non
     assert look(root).fingerprint != before
 
 
+@pytest.mark.fault(41)
 def test_links_that_lead_out_or_nowhere_are_told_and_not_followed(root: Path) -> None:
     (root.parent / "secret").write_bytes(b"secret")
     (root.parent / "root-too").write_bytes(b"secret")
@@ -108,6 +109,7 @@ def test_a_root_that_is_a_link_is_followed(root: Path) -> None:
     assert paths(link) == (["a/b/two", "in", "one"], {})
 
 
+@pytest.mark.fault(41)
 def test_what_is_no_file_is_told(root: Path) -> None:
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as server:

@@ -139,6 +139,7 @@ def memory_of(pid: int) -> int:
 # --- one daemon a home ---
 
 
+@pytest.mark.fault(21)
 @pytest.mark.parametrize("round_number", range(tries(3)))
 def test_of_twenty_daemons_started_at_once_one_serves(
     home: Home, round_number: int
@@ -161,6 +162,7 @@ def test_of_twenty_daemons_started_at_once_one_serves(
             kill_daemon(process)
 
 
+@pytest.mark.fault(21)
 def test_a_second_daemon_leaves_the_first_one_its_socket(home: Home) -> None:
     with daemon(home) as first:
         second = flightlogd(home, "run")
@@ -170,6 +172,7 @@ def test_a_second_daemon_leaves_the_first_one_its_socket(home: Home) -> None:
         assert status(home)["pid"] == first.pid
 
 
+@pytest.mark.fault(21)
 def test_daemons_that_take_turns_never_write_at_once(home: Home) -> None:
     for turn in range(4):
         process = start_daemon(home)
@@ -227,6 +230,7 @@ def test_it_stops_in_order_on(home: Home, number: signal.Signals) -> None:
     assert not home.socket.exists()
 
 
+@pytest.mark.fault(22)
 def test_stale_socket_and_lock_files_are_no_obstacle(home: Home) -> None:
     kill_daemon(start_daemon(home))
     assert home.socket.exists()
@@ -236,6 +240,7 @@ def test_stale_socket_and_lock_files_are_no_obstacle(home: Home) -> None:
         assert_works(home)
 
 
+@pytest.mark.fault(22)
 def test_the_lock_file_of_a_process_whose_pid_lives_again_is_no_obstacle(
     home: Home,
 ) -> None:
@@ -307,6 +312,7 @@ def test_materializer_killed_five_times_comes_back_and_catches_up(home: Home) ->
         assert len(read_rows(home)) == 2000
 
 
+@pytest.mark.fault(28, 29, 31, 34)
 def test_poison_becomes_dead_letters_and_its_neighbours_are_fine(home: Home) -> None:
     deep: object = 1
     for _ in range(400):
@@ -441,6 +447,7 @@ def has_taken(home: Home, count: int) -> bool:
     return bool(counters["refused"] + counters["frames"] > count)
 
 
+@pytest.mark.fault(36, 39)
 @pytest.mark.parametrize("attack", [flood, greedy], ids=["invalid", "valid"])
 def test_a_greedy_client_neither_starves_others_nor_fills_memory(
     home: Home, attack: Callable[[Home], AbstractContextManager[None]]
@@ -516,6 +523,7 @@ ATTACKS: list[Callable[[Client], list[bytes]]] = [
 ]
 
 
+@pytest.mark.fault(28, 61, 64)
 def test_what_cannot_be_accepted_is_refused_and_nothing_else(home: Home) -> None:
     with daemon(home) as process:
         for number, attack in enumerate(ATTACKS):
@@ -545,6 +553,7 @@ def test_a_hole_in_the_sequence_is_answered_with_the_way_back(home: Home) -> Non
     assert read_rows(home) == [(1, 1)]
 
 
+@pytest.mark.fault(27)
 def test_an_oversized_frame_costs_its_sender_the_connection_alone(home: Home) -> None:
     with daemon(home), Client(home) as client:
         client.hello()
@@ -554,6 +563,7 @@ def test_an_oversized_frame_costs_its_sender_the_connection_alone(home: Home) ->
         wait_until(lambda: isinstance(client.hello(), Welcome))
 
 
+@pytest.mark.fault(28)
 def test_bytes_that_are_not_zeromq_hurt_nobody(home: Home) -> None:
     with daemon(home), ExitStack() as stack:
         for seed in range(30):
@@ -573,6 +583,7 @@ def limit_descriptors(count: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
 
 
+@pytest.mark.fault(37)
 def test_two_hundred_connections_do_not_exhaust_sixty_four_descriptors(
     home: Home,
 ) -> None:
@@ -602,6 +613,7 @@ def test_two_hundred_connections_do_not_exhaust_sixty_four_descriptors(
         assert process.poll() is None
 
 
+@pytest.mark.fault(60)
 def test_a_lost_socket_file_is_made_anew(home: Home) -> None:
     with daemon(home), Client(home) as client:
         client.hello()
@@ -614,6 +626,7 @@ def test_a_lost_socket_file_is_made_anew(home: Home) -> None:
         assert_works(home)
 
 
+@pytest.mark.fault(11)
 def test_training_outlives_a_full_disk_under_the_log(tmp_path: Path) -> None:
     home = make_home(tmp_path)
     mounted = subprocess.run(
@@ -674,6 +687,7 @@ def test_the_spool_of_a_dead_writer_is_adopted(home: Home) -> None:
         wait_until(lambda: run_state(home).state is State.CRASHED)  # type: ignore[union-attr]
 
 
+@pytest.mark.fault(63)
 def test_a_spool_replayed_three_times_has_no_effect(home: Home, tmp_path: Path) -> None:
     folder = leave_spool(home)
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -704,6 +718,7 @@ def test_a_bad_spool_does_not_keep_the_others_waiting(home: Home) -> None:
         assert status(home)["materializer_restarts"] == 0
 
 
+@pytest.mark.fault(1)
 def test_the_end_of_a_writer_shows_within_five_seconds(home: Home) -> None:
     with daemon(home):
         trainer = Trainer(home, 100_000, 0.002)
@@ -722,6 +737,7 @@ def test_the_end_of_a_writer_shows_within_five_seconds(home: Home) -> None:
         assert state.signal == signal.SIGKILL
 
 
+@pytest.mark.fault(3)
 def test_a_recorder_killed_amid_adoptions_is_back_at_once(home: Home) -> None:
     folder = leave_spool(home, 200_000)
     process = start_daemon(home)

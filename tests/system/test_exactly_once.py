@@ -139,6 +139,7 @@ class Wires:
         return self._make()
 
 
+@pytest.mark.fault(54, 63)
 class ExactlyOnce(RuleBasedStateMachine):
     """A home under fire, and what should be in it."""
 

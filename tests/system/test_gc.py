@@ -212,6 +212,7 @@ def kill_worker(home: Home) -> None:
         psutil.Process(status(home)["worker_pid"]).kill()
 
 
+@pytest.mark.fault(54)
 @pytest.mark.parametrize("seed", range(tries(2)))
 def test_kills_at_any_moment_lose_nothing_and_leave_nothing(
     home: Home, tmp_path: Path, seed: int

@@ -119,6 +119,7 @@ def assert_log_is_contiguous(home: Home) -> None:
         last[frame.writer] = frame.sequence_end - 1
 
 
+@pytest.mark.fault(1, 40)
 @pytest.mark.parametrize(
     ("rows", "pace_s"), [(ROWS, 0.0), (PACED_ROWS, PACE_S)], ids=["fast", "paced"]
 )
@@ -156,6 +157,7 @@ def test_daemon_absent_for_the_whole_run_costs_nothing(
     assert_recovered(place.home, ROWS, {ended})
 
 
+@pytest.mark.fault(1, 40)
 @pytest.mark.parametrize("pace_s", [0.0, PACE_S], ids=["fast", "paced"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_trainer_killed_at_any_moment(
@@ -175,6 +177,7 @@ def test_trainer_killed_at_any_moment(
     assert_recovered(place.home, trainer.returned, {State.CRASHED})
 
 
+@pytest.mark.fault(3, 39)
 @pytest.mark.parametrize("pace_s", [0.0, PACE_S], ids=["fast", "paced"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_recorder_killed_at_any_moment(
@@ -197,6 +200,7 @@ def test_recorder_killed_at_any_moment(
     assert_recovered(place.home, rows, {State.FINISHED})
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_materializer_killed_at_any_moment(place: Recovered, seed: int) -> None:
     chance = random.Random(seed)
@@ -217,6 +221,7 @@ def test_materializer_killed_at_any_moment(place: Recovered, seed: int) -> None:
     assert len(read_rows(place.home)) == rows
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("pace_s", [0.0, PACE_S], ids=["fast", "paced"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_all_killed_at_once(place: Recovered, seed: int, pace_s: float) -> None:
@@ -237,6 +242,7 @@ def test_all_killed_at_once(place: Recovered, seed: int, pace_s: float) -> None:
     assert_recovered(place.home, returned, {State.CRASHED})
 
 
+@pytest.mark.fault(3)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_changes_survive_kills_of_the_daemon(place: Recovered, seed: int) -> None:
     chance = random.Random(seed)
