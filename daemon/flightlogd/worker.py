@@ -193,6 +193,7 @@ class Deaths:
             deaths = int(count) + 1 if last == token else 0
         except (OSError, ValueError):
             deaths = 0
+        self._path.touch(mode=0o600)
         self._path.write_text(f"{token} {deaths}")
         return deaths
 

@@ -1,6 +1,5 @@
 """Where a run is found: its url, and its folder for files in the home."""
 
-import os
 from pathlib import Path
 
 from flightlog_storage.home import Home
@@ -28,6 +27,8 @@ def _root(entity: str, project: str) -> str:
 
 def make_run_folder(home: Home, entity: str, project: str, run: str) -> Path:
     """Return a folder in the home for files of a run; made if it is not there."""
-    folder = home.root / "files" / entity / project / run
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    folder = home.root
+    for part in Path("files", entity, project, run).parts:
+        folder /= part
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder

@@ -105,7 +105,7 @@ def write_columns(folder: Path, name: str, columns: Iterable[Column]) -> PartInf
     """Write columns, sorted by key, rank and step, as `write_part` does."""
     temporary = folder / f".tmp-{name}"
     try:
-        with temporary.open("w+b") as file:
+        with open(temporary, "w+b", opener=_private) as file:
             with _Writer(file) as writer:
                 for column in columns:
                     writer.add(column)
@@ -127,6 +127,10 @@ def write_columns(folder: Path, name: str, columns: Iterable[Column]) -> PartInf
         min((span.min_step for span in logged), default=None),
         max((span.max_step for span in logged), default=None),
     )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class _Writer:

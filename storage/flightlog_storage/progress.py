@@ -43,6 +43,7 @@ def write_progress(path: Path, progress: Progress | None) -> None:
             path.unlink(missing_ok=True)
             return
         new = path.with_name(f"{path.name}.new")
+        new.touch(mode=0o600)
         new.write_bytes(msgspec.json.encode(progress))
         os.replace(new, path)
 

@@ -133,6 +133,7 @@ def start_daemon(
     environ: dict[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a daemon in a process group of its own; by default, wait for its answer."""
+    home.daemon_log.touch(mode=0o600)
     with open(home.daemon_log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flightlogd", "run", "--home", str(home.root)],

@@ -10,23 +10,17 @@ from flightlog.cli.blob_checks import check_blobs
 from flightlog.cli.contents import read_contents
 from flightlog.cli.damages import check_log, check_set_aside
 from flightlog.cli.files import check_projections, check_spools
-from flightlog.cli.findings import REPLAY, Findings, Problem, listed
+from flightlog.cli.findings import REPLAY, Findings, Problem, cost_of, listed
 from flightlog.cli.output import emit, emit_json, plain, talk
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.home import Home
 
-__all__ = ("check_home",)
+__all__ = ("check_home", "find_problems", "lost_line")
 
 
 def check_home(home: Home, *, full: bool, as_json: bool) -> bool:
     """Check a home, print what was found, and return whether it is sound."""
-    findings = Findings()
-    check_log(home, findings)
-    check_set_aside(home, findings)
-    check_projections(home, findings, full=full)
-    _check_contents(home, findings, full=full)
-    if full:
-        check_spools(home, findings)
+    findings = find_problems(home, full=full)
     if as_json:
         data = {
             "sound": not findings.problems,
@@ -40,6 +34,26 @@ def check_home(home: Home, *, full: bool, as_json: bool) -> bool:
     else:
         _print(home, findings)
     return not findings.problems
+
+
+def find_problems(home: Home, *, full: bool) -> Findings:
+    """Return what is damaged in a home, and what was looked at."""
+    findings = Findings()
+    check_log(home, findings)
+    check_set_aside(home, findings)
+    check_projections(home, findings, full=full)
+    _check_contents(home, findings, full=full)
+    if full:
+        check_spools(home, findings)
+    return findings
+
+
+def lost_line(lost: dict[str, int]) -> str:
+    """Return a line that says how many events of which runs are lost."""
+    runs = [f"{count:,} of {run}" for run, count in lost.items()]
+    return listed(
+        "events of runs that are lost: dropped, refused, damaged or failed", runs
+    )
 
 
 def _check_contents(home: Home, findings: Findings, *, full: bool) -> None:
@@ -56,9 +70,7 @@ def _check_contents(home: Home, findings: Findings, *, full: bool) -> None:
         return
     findings.lost = contents.lost
     if contents.lost:
-        runs = [f"{count:,} of {run}" for run, count in contents.lost.items()]
-        what = "events of runs that are lost: dropped, refused, damaged or failed"
-        findings.notes.append(listed(what, runs))
+        findings.notes.append(lost_line(contents.lost))
 
 
 def _print(home: Home, findings: Findings) -> None:
@@ -79,17 +91,8 @@ def _print(home: Home, findings: Findings) -> None:
 
 def _problem_lines(problem: Problem) -> Iterator[str]:
     yield plain(f"damaged: {problem.where}: {problem.what}")
-    lost = _lost(problem)
     if problem.run or problem.events != 0:  # Without events it need not be a run's.
         yield plain(f"  run:  {problem.run or 'not known'}")
-    yield f"  cost: {lost}"
+    yield f"  cost: {cost_of(problem)}"
     if problem.cure:
         yield plain(f"  cure: {problem.cure}")
-
-
-def _lost(problem: Problem) -> str:
-    if problem.points is not None:
-        return f"{problem.points:,} points, until it is made anew"
-    if problem.events is None:
-        return "not known"
-    return f"{problem.events:,} events"

@@ -137,6 +137,32 @@ def verify(full: bool, home: str | None, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
+@flightlog.command(short_help="Say what is wrong with a home, and what to do.")
+@click.option(
+    "--full", is_flag=True, help="Read all that flightlog verify --full does."
+)
+@_home
+@_json
+def doctor(full: bool, home: str | None, as_json: bool) -> None:
+    """Say what is wrong with a home, why it matters, and what mends it.
+
+    Looks for all damage that flightlog verify finds, and at what is around it: who may
+    read the home, where it lies and how much room is left, whether the daemon answers
+    and keeps up, what waits or was set aside, and what the machine allows. The exit
+    code is 1 if there is something to do; notes are no reason. Changes nothing.
+
+    \b
+    flightlog doctor
+    flightlog doctor --json | jq -r '.data.findings[] | .cure'
+    """
+    from flightlog.cli.doctor import examine_home
+
+    with _telling():
+        is_sound = examine_home(_existing(home), full=full, as_json=as_json)
+    if not is_sound:
+        sys.exit(FAILED)
+
+
 @flightlog.command(short_help="Rebuild states and histories from the event log.")
 @click.option("--force", is_flag=True, help="Also from a log that is damaged.")
 @_home

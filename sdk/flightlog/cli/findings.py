@@ -1,10 +1,10 @@
-"""What a check of a home found: problems, and notes that are no damage."""
+"""What a check of a home found: problems, notes that are no damage, and what to do."""
 
 from dataclasses import dataclass, field
 
 from flightlog.cli.output import plain
 
-__all__ = ("REPLAY", "Findings", "Problem", "listed")
+__all__ = ("REPLAY", "Advice", "Findings", "Problem", "cost_of", "listed")
 
 REPLAY = "flightlog replay makes it anew from the log"
 ITEMS_MAX = 20  # In one note.
@@ -22,6 +22,20 @@ class Problem:
     cure: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What is to be done in a home: why it matters, and what mends it.
+
+    A note is worth a look, and nothing need be done.
+    """
+
+    where: str
+    what: str
+    why: str
+    cure: str
+    is_note: bool = False
+
+
 @dataclass(slots=True)
 class Findings:
     """What was checked and found. Notes are worth a look and no damage.
@@ -33,6 +47,15 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
+
+
+def cost_of(problem: Problem) -> str:
+    """Return what a problem cost, as people read it."""
+    if problem.points is not None:
+        return f"{problem.points:,} points, until it is made anew"
+    if problem.events is None:
+        return "not known"
+    return f"{problem.events:,} events"
 
 
 def listed(what: str, items: list[str]) -> str:
