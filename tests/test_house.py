@@ -28,6 +28,7 @@ CONTRACT = {
         "blob_lock",
         "blobs",
         "codec",
+        "disk",
         "errors",
         "event",
         "frame",

@@ -15,6 +15,7 @@ from flightlog_storage.artifact_state import RunName
 from flightlog_storage.assets import ARCHIVE, Asset
 from flightlog_storage.blobs import BlobGone
 from flightlog_storage.database import Database
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.event import AssetCompleted, AssetFailed
 from flightlog_storage.home import Home
@@ -28,17 +29,21 @@ logger = logging.getLogger(__name__)
 
 
 class Archiver(Lane[Asset]):
-    """Does what is owed of assets."""
+    """Does what is owed of assets, as long as the disk has room for it."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, room: DiskRoom) -> None:
         super().__init__(home)
+        self._room = room
         self._progress = ProgressFile(home.progress)
-        self._archive = Archive(home, self._tick, self._progress.add)
+        self._archive = Archive(home, self._tick, self._progress.add, room)
         # What was done and not yet said: to do it again may take hours.
         self._untold: dict[str, AssetCompleted | AssetFailed] = {}
 
     def read(self, database: Database, limit: int) -> list[tuple[RunName, Asset]]:
         return database.owed_assets(limit)
+
+    def work(self) -> bool:
+        return self.durable is None if self._room.is_low else super().work()
 
     def do(self, run: RunName, owed: Asset) -> None:
         if owed.token not in self._untold:

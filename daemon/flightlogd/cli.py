@@ -141,7 +141,8 @@ def status(home: str | None, as_json: bool) -> None:
         return
     fields = msgspec.to_builtins(answer)
     counters = fields.pop("counters")
-    for name, value in (fields | counters).items():
+    disk = {f"disk_{name}": value for name, value in (fields.pop("disk") or {}).items()}
+    for name, value in (fields | disk | counters).items():
         click.echo(f"{name:22} {value}")
 
 
@@ -153,8 +154,7 @@ def materialize(home: str, wake_fd: int) -> None:
     from flightlogd.materializer import run as serve  # Loaded late: pyarrow is large.
 
     _log_to_stderr()
-    config = _read_config(home)
-    serve(config.home, wake_fd, config.system_interval_s)
+    serve(_read_config(home), wake_fd)
 
 
 @main.command(hidden=True)
@@ -165,7 +165,8 @@ def work(home: str, wake_fd: int) -> None:
     from flightlogd.worker import run as serve  # Loaded late: numpy is large.
 
     _log_to_stderr()
-    serve(_find_home(home), wake_fd)
+    config = _read_config(home)
+    serve(config.home, wake_fd, config.low_water)
 
 
 def _log_to_stderr() -> None:

@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import dataclass
 
+from flightlog_storage.disk import parse_size
 from flightlog_storage.home import Home, choose_home
 
 __all__ = ("VERSION", "DaemonConfig", "read_config")
@@ -23,12 +24,14 @@ class DaemonConfig:
     """Where the daemon works and what it was handed.
 
     `system_interval_s` is between two samples of system metrics; 0: none are taken.
+    `low_water` is what is to stay free of the disk, in bytes; None: see `read_disk`.
     """
 
     home: Home
     passed_fd: int | None = None
     notify_address: str | None = None
     system_interval_s: float = SYSTEM_INTERVAL_S
+    low_water: int | None = None
 
 
 def read_config(home: str | None) -> DaemonConfig:
@@ -44,6 +47,7 @@ def read_config(home: str | None) -> DaemonConfig:
         FIRST_PASSED_FD if passed and int(passed) > 0 else None,
         env.get("NOTIFY_SOCKET"),
         _interval(env.get("FLIGHTLOG_SYSTEM_INTERVAL_S") or str(SYSTEM_INTERVAL_S)),
+        _low_water(env.get("FLIGHTLOG_LOW_WATER")),
     )
 
 
@@ -57,3 +61,10 @@ def _interval(text: str) -> float:
         pass
     logger.warning("FLIGHTLOG_SYSTEM_INTERVAL_S is no number of seconds: %r", text)
     return SYSTEM_INTERVAL_S
+
+
+def _low_water(text: str | None) -> int | None:
+    size = parse_size(text) if text else None
+    if text and size is None:
+        logger.warning("FLIGHTLOG_LOW_WATER is no size: %r", text)
+    return size

@@ -9,10 +9,12 @@ import anyio
 import msgspec
 
 from flightlog_storage.checkpoint import read_checkpoint
+from flightlog_storage.disk import DiskRoom, DiskState
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.home import DaemonInfo, HomeLock
 from flightlog_storage.process import this_process
 from flightlogd.config import VERSION, DaemonConfig
+from flightlogd.disk_guard import guard_disk
 from flightlogd.intake import Counters, Intake
 from flightlogd.listener import Listener, raise_descriptor_limit
 from flightlogd.notify import notify
@@ -44,6 +46,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     durable_position: int
     damages_found: int
     active_writers: int
+    disk: DiskState | None = None  # Not told by daemons that do not look.
     counters: Counters
 
 
@@ -88,12 +91,12 @@ def run(config: DaemonConfig) -> None:
 async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> None:
     materializer = Supervisor("materializer", "materialize", config.home.root)
     worker = Supervisor("worker", "work", config.home.root)
+    room = DiskRoom(config.home, config.low_water)
     started = time.monotonic()
 
     def status() -> bytes:
-        return msgspec.json.encode(
-            _status(config, log, listener, (materializer, worker), started, intake)
-        )
+        found = _status(config, log, listener, (materializer, worker), started, intake)
+        return msgspec.json.encode(msgspec.structs.replace(found, disk=room.state))
 
     intake = Intake(log, status)
 
@@ -109,6 +112,7 @@ async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> Non
             services.start_soon(recorder.guard)
             services.start_soon(materializer.run)
             services.start_soon(worker.run)
+            services.start_soon(guard_disk, room)
             notify(config.notify_address, "READY=1")
             logger.info("serving %s at %s", config.home.root, listener.path)
             async for number in signals:

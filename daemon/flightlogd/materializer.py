@@ -11,12 +11,13 @@ import anyio
 import pyarrow as pa
 from anyio import to_thread
 
-from flightlog_storage.home import Home
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.inotify import FolderEvent, FolderWatch
 from flightlog_storage.logreader import LogPosition
 from flightlog_storage.projector import Projector
 from flightlog_storage.staging import sweep_staging
 from flightlogd.adoption import Adopter
+from flightlogd.config import DaemonConfig
 from flightlogd.system import SystemSampler
 from flightlogd.wakes import read_wakes
 
@@ -34,8 +35,9 @@ LOOK_INTERVAL_S = 0.05  # At whether writers came or went, where there is no ino
 _IGNORED = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(home: Home, wake_fd: int, system_interval_s: float) -> None:
+def run(config: DaemonConfig, wake_fd: int) -> None:
     """Project until the recorder closes the other end of `wake_fd`."""
+    home = config.home
     lock = os.open(
         home.root / "materializer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )
@@ -44,17 +46,17 @@ def run(home: Home, wake_fd: int, system_interval_s: float) -> None:
     pa.set_memory_pool(pa.system_memory_pool())  # Which can give back what it freed.
     projector = Projector(home)
     try:
-        anyio.run(_serve, home, projector, wake_fd, system_interval_s)
+        anyio.run(_serve, config, projector, wake_fd)
     finally:
         projector.close()
 
 
-async def _serve(
-    home: Home, projector: Projector, wake_fd: int, system_interval_s: float
-) -> None:
+async def _serve(config: DaemonConfig, projector: Projector, wake_fd: int) -> None:
+    home = config.home
     with anyio.open_signal_receiver(*_IGNORED):
         adopter = Adopter(home)
-        sampler = SystemSampler(home, system_interval_s)
+        room = DiskRoom(home, config.low_water)
+        sampler = SystemSampler(home, config.system_interval_s, room)
         async with anyio.create_task_group() as services:
             services.start_soon(_adopt, adopter, home.spool)
             services.start_soon(_sweep, home.staging)

@@ -26,6 +26,7 @@ from flightlog_storage.codec import (
     packer,
 )
 from flightlog_storage.database import Database
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import WriterId
 from flightlog_storage.frame import pack_frame
@@ -56,6 +57,7 @@ _ROW_SHAPE = 0
 
 _Key = tuple[str, str, str]  # Entity, project, id of a run.
 _Metrics = dict[str, Number]
+_LEFT_OUT: _Metrics = {"samples.left_out": 1}  # The sum of it is how many were.
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +135,16 @@ class _Subject:
 class SystemSampler:
     """Samples the machine for all runs with a live writer on it."""
 
-    def __init__(self, home: Home, interval_s: float, nvml: Any = None) -> None:
-        """`nvml` stands in for the library that knows GPUs; an interval of 0 is off."""
+    def __init__(
+        self, home: Home, interval_s: float, room: DiskRoom, nvml: Any = None
+    ) -> None:
+        """`nvml` stands in for the library that knows GPUs; an interval of 0 is off.
+
+        While the disk has no `room` each sample is only said to be left out.
+        """
         self._home = home
         self._interval_s = interval_s
+        self._room = room
         self._owners: dict[str, SpoolOwner] = {}
         self._subjects: dict[_Key, _Subject] = {}
         self._next_at = 0.0
@@ -242,15 +250,16 @@ class SystemSampler:
 
     def _sample(self, due: dict[_Key, list[SpoolOwner]], at: float) -> None:
         """Record one sample of the machine for each of these runs."""
-        reading = self._read(due, at)
+        reading = None if self._room.is_low else self._read(due, at)
+        now = time.time() if reading is None else reading.now
         rows = []
         for key in due:
             subject = self._subjects[key]
-            if row := subject.row(reading):
+            if row := _LEFT_OUT if reading is None else subject.row(reading):
                 rows.append((subject, row))
             subject.is_sampled = True
         for start in range(0, len(rows), UNANSWERED_MAX):
-            self._send(rows[start : start + UNANSWERED_MAX], reading.now)
+            self._send(rows[start : start + UNANSWERED_MAX], now)
         if self.failures:
             logger.info("system metrics again, after %d failures", self.failures)
             self.failures = 0

@@ -6,6 +6,7 @@ import threading
 
 from flightlog_storage.artifact_state import RunName
 from flightlog_storage.database import Database
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.event import Event
 from flightlog_storage.home import Home
 from flightlog_storage.watches import OpenWatch
@@ -24,8 +25,9 @@ TOLD_TIMEOUT_S = 5.0
 class Watcher(Follower[OpenWatch]):
     """Begins and ends watches as the log says. They look by themselves meanwhile."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, room: DiskRoom) -> None:
         super().__init__(home)
+        self._room = room
         self._host = os.uname().nodename
         self._telling = threading.Lock()
         self._watchings: dict[str, Watching] = {}
@@ -72,6 +74,7 @@ class Watcher(Follower[OpenWatch]):
                 run,
                 owed.watch,
                 self._tell,
+                self._room,
                 is_notified=len(self._watchings) < NOTIFIED_MAX,
             )
             self._watchings[owed.token] = watching

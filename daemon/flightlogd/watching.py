@@ -14,6 +14,7 @@ from flightlog_storage.archive import Archive
 from flightlog_storage.artifact_state import RunName
 from flightlog_storage.assets import Asset
 from flightlog_storage.database import Database
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import Event, OutputsWatchStopped
 from flightlog_storage.folder_news import FolderNews
@@ -27,6 +28,7 @@ __all__ = ("Watching",)
 logger = logging.getLogger(__name__)
 
 LAST_LOOKS_MAX = 3  # At what cannot be archived, once the run has ended.
+ROOM_INTERVAL_S = 2.0  # At whether the disk has room, while it has none.
 # Looks come at least that often, for the kernel does not tell of all.
 LEFT_OUT_INTERVALS_MAX = 10
 LEFT_OUT_MAX_S = 300.0
@@ -41,17 +43,20 @@ class Watching:
         run: RunName,
         watch: Watch,
         tell: Callable[[RunName, Event], None],
+        room: DiskRoom,
         *,
         is_notified: bool = True,
     ) -> None:
         """`tell` has the recorder make an event durable, or raises an OSError.
 
-        Without `is_notified` it looks at each interval.
+        While the disk has no `room` it does not look. Without `is_notified` it looks
+        at each interval.
         """
         self._home = home
         self._run = run
         self._watch = watch
         self._report = tell
+        self._room = room
         self._news = threading.Event()
         self._is_over = False
         self._is_stopped = False
@@ -60,7 +65,7 @@ class Watching:
         self._folders = FolderNews(watch.looking.dirs, self._warn, is_able=is_notified)
         self._scanner = Scanner(
             watch.looking,
-            Archive(home, self._tick),
+            Archive(home, self._tick, room=room),
             self._warn,
             self._tick,
             Memory(),
@@ -107,6 +112,8 @@ class Watching:
 
     def _look(self, is_last: bool) -> float | None:
         """Look, if need be; return how long to wait then, None if that was the last."""
+        if self._room.is_low:
+            return ROOM_INTERVAL_S
         started = time.monotonic()
         if not is_last and started < self._quiet_until and self._folders.is_quiet():
             return self._watch.interval_s

@@ -19,6 +19,7 @@ from anyio import to_thread
 from flightlog_storage.artifact_state import RunName
 from flightlog_storage.blobs import Blob, BlobStore
 from flightlog_storage.database import Database
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.event import FileFailed, FileSaved
 from flightlog_storage.home import Home
 from flightlog_storage.inbox import inbox_path, orphans
@@ -42,7 +43,7 @@ SWEEP_INTERVAL_S = 60.0
 _IGNORED = (signal.SIGINT, signal.SIGTERM)  # The recorder says when it is time.
 
 
-def run(home: Home, wake_fd: int) -> None:
+def run(home: Home, wake_fd: int, low_water: int | None) -> None:
     """Work until the recorder closes the other end of `wake_fd`."""
     lock = os.open(
         home.root / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -52,7 +53,9 @@ def run(home: Home, wake_fd: int) -> None:
     with suppress(OSError):  # Where memory runs out, this is what ends, no training.
         Path("/proc/self/oom_score_adj").write_text("1000")
     os.set_blocking(wake_fd, False)
-    worker, archiver, watcher = Worker(home), Archiver(home), Watcher(home)
+    room = DiskRoom(home, low_water)
+    # Files of the inbox take no room: what they are made of is deleted then.
+    worker, archiver, watcher = Worker(home), Archiver(home, room), Watcher(home, room)
     collector = Collector(home)
     try:
         anyio.run(_serve, worker, archiver, watcher, collector, wake_fd)

@@ -17,6 +17,7 @@ from flightlog._spec import RunSpec
 from flightlog_storage.archive import Archive
 from flightlog_storage.assets import Asset, asset_of_output
 from flightlog_storage.blobs import BlobStore
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import StorageError
 from flightlog_storage.event import (
     Event,
@@ -48,7 +49,6 @@ class Outputs:
         self._lock = threading.RLock()  # Of the watches: held for a moment only.
         self._memory = Memory()
         self._leaving = threading.Event()
-        self._archive = Archive(spec.home, self._tick)
         self._watches: dict[tuple[bytes, float], OutputsWatchStarted] = {}
         self._said_count = 0
         self._is_refused = False  # By the home's disk, at the last look.
@@ -118,7 +118,10 @@ class Outputs:
         *,
         is_last: bool = False,
     ) -> Scan:
-        scanner = Scanner(looking, self._archive, self._tell, self._tick, self._memory)
+        # What is asked for is done now; the last of a watch may wait, for the daemon.
+        room = DiskRoom(self._spec.home, self._spec.low_water) if is_last else None
+        archive = Archive(self._spec.home, self._tick, room=room)
+        scanner = Scanner(looking, archive, self._tell, self._tick, self._memory)
         scan = scanner.scan(self._known(), record, is_last=is_last)
         if scan.error is None:
             self._is_refused = False

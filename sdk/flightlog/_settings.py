@@ -8,6 +8,7 @@ import msgspec
 
 from flightlog._checks import check_name, check_path
 from flightlog.errors import UsageError
+from flightlog_storage.disk import parse_size
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.home import Home, choose_home
 from flightlog_storage.process import parent_process
@@ -46,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True):
     resume: str | None
     rank: int | None
     quiet: bool
+    low_water: int | None
 
 
 def read_settings() -> Settings:
@@ -72,6 +74,7 @@ def read_settings() -> Settings:
         resume=env.get("FLIGHTLOG_RESUME") or None,
         rank=_rank(),
         quiet=env.get("FLIGHTLOG_QUIET") in ("1", "true"),
+        low_water=_size("FLIGHTLOG_LOW_WATER"),
     )
 
 
@@ -186,6 +189,14 @@ def _rank() -> int | None:
                 raise UsageError(f"{variable} is {value!r}; it must be a number")
             return int(value)
     return None
+
+
+def _size(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    size = parse_size(text) if text else None
+    if text and size is None:
+        raise UsageError(f"{variable} is {text!r}; it must be a size, such as 64MiB")
+    return size
 
 
 def new_id() -> str:

@@ -45,6 +45,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     allow_val_change: bool = False
     forked: bool = False
     quiet: bool = False
+    low_water: int | None = None
     workspace: Path = Path()
 
     @property
@@ -88,6 +89,7 @@ def make_spec(
         rank=rank or 0,
         allow_val_change=hasattr(sys, "ps1") if allow is None else bool(allow),
         quiet=settings.quiet,
+        low_water=settings.low_water,
         workspace=find_workspace(arguments["workspace_root"]),
     )
     return spec, config

@@ -17,6 +17,7 @@ from flightlog_storage.blobs import (
     stage_bytes,
     stage_file,
 )
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import ManifestEntry
 from flightlog_storage.home import Home
@@ -74,13 +75,16 @@ class Archive:
         home: Home,
         tick: Callable[[], object],
         kept: Callable[[int, int], object] = lambda size, files: None,
+        room: DiskRoom | None = None,
     ) -> None:
         """`tick` is called again and again meanwhile; what it raises ends a call.
 
-        `kept` is told how many bytes more, and how many files, were read.
+        `kept` is told how many bytes more, and how many files, were read. With `room`
+        an archive that would take the last of it is refused, as by a full disk.
         """
         self._home = home
         self._store = BlobStore(home.blobs)
+        self._room = room
         self._tick = tick
         self._kept = kept
         self.never = os.path.realpath(home.root)  # A home is no part of an archive.
@@ -168,6 +172,7 @@ class Archive:
             follow=False,
             may_grow=may_grow,
             tick=self._read,
+            fits=self._fits,
         )
         self._store.keep(staged)
         self._kept(0, 1)
@@ -175,7 +180,12 @@ class Archive:
 
     def _read(self, size: int) -> None:
         self._tick()
+        self._fits(0)
         self._kept(size, 0)
+
+    def _fits(self, size: int) -> None:
+        if self._room is not None:
+            self._room.check(size)
 
     def _staging(self) -> Path:
         return staging_folder(self._home.staging)

@@ -271,6 +271,7 @@ def stage_file(
     follow: bool = True,
     may_grow: bool = False,
     tick: Callable[[int], object] = int,
+    fits: Callable[[int], object] = int,
 ) -> Staged:
     """Copy a regular file into `folder`; the digests are those of the copy.
 
@@ -281,6 +282,8 @@ def stage_file(
         may_grow: Whether what is added to it meanwhile may be missing from the copy.
         tick: Called with the number of bytes, whenever some were read; what it raises
             ends this.
+        fits: Called with the size of what is to be written, if blocks cannot be shared;
+            what it raises ends this.
 
     Raises:
         SourceUnusable: It is no regular file, or it changes each time it is read.
@@ -291,7 +294,7 @@ def stage_file(
         with _opened(source, follow=follow) as fd, _created(path) as target:
             before = _identity(fd)
             size = os.fstat(fd).st_size
-            found = _copy(fd, target, size, tick)
+            found = _copy(fd, target, size, tick, fits)
             is_longer = found.size >= size and os.fstat(fd).st_size > size
             if _identity(fd) == before or (may_grow and is_longer):
                 return Staged(path, found)
@@ -392,15 +395,20 @@ def hash_file(source: Path) -> Digests:
 
 
 def _copy(
-    source: int, target: int, size: int, tick: Callable[[int], object] = int
+    source: int,
+    target: int,
+    size: int,
+    tick: Callable[[int], object] = int,
+    fits: Callable[[int], object] = int,
 ) -> Digests:
     """Copy all, or share the blocks; return the digests of what the target holds."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
     except OSError:
-        # Not on this file system, or two of them.
-        return _hash(source, size, target, tick)
-    return _hash(target, tick=tick)
+        fits(size)  # Not on this file system, or two of them.
+    else:
+        return _hash(target, tick=tick)
+    return _hash(source, size, target, tick)
 
 
 def _hash(

@@ -31,6 +31,7 @@ from flightlog_storage.blobs import (
     hash_file,
     stage_file,
 )
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.home import Home
 from flightlog_storage.manifest import decode_manifest
@@ -54,7 +55,7 @@ run.finish()
 @pytest.fixture
 def archiver(idle: Home) -> Iterator[Archiver]:
     """An archiver in this process; the daemon's own has stopped."""
-    archiver = Archiver(idle)
+    archiver = Archiver(idle, DiskRoom(idle, 0))
     yield archiver
     archiver.close()
 
@@ -194,7 +195,7 @@ def test_an_archive_is_left_when_the_process_is_to_end(
 
     assert assets(home)[0].job == "archive"
     assert not any(path.is_file() for path in home.staging.rglob("*"))
-    other = Archiver(home)
+    other = Archiver(home, DiskRoom(home, 0))
     work(other, home, lambda: is_done(home))
     other.close()
     assert_is_whole(home, assets(home)[0], data)

@@ -37,3 +37,28 @@ def test_a_wrong_interval_is_told_and_keeps_no_daemon_down(
     assert [record.getMessage() for record in caplog.records] == [
         f"FLIGHTLOG_SYSTEM_INTERVAL_S is no number of seconds: {text!r}"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("", None), ("0", 0), ("2GiB", 2 << 30), ("500m", 500 << 20)]
+)
+def test_the_low_water_mark_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, size: int | None
+) -> None:
+    monkeypatch.setenv("FLIGHTLOG_LOW_WATER", text)
+
+    assert read_config(str(tmp_path)).low_water == size
+
+
+def test_a_wrong_low_water_mark_is_told_and_keeps_no_daemon_down(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("FLIGHTLOG_LOW_WATER", "much")
+
+    assert read_config(str(tmp_path)).low_water is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "FLIGHTLOG_LOW_WATER is no size: 'much'"
+    ]

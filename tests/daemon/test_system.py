@@ -26,6 +26,7 @@ from tests.system.harness import (
 import flightlog
 from flightlog.apis.public import Run
 from flightlog_storage.database import Database
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.home import Home
 from flightlog_storage.process import this_process
@@ -106,7 +107,7 @@ def nvml() -> Nvml:
 
 @pytest.fixture
 def sampler(home: Home, nvml: Nvml) -> Iterator[SystemSampler]:
-    sampler = SystemSampler(home, INTERVAL_S, nvml)
+    sampler = SystemSampler(home, INTERVAL_S, DiskRoom(home, 0), nvml)
     yield sampler
     sampler.close()
 
@@ -357,6 +358,24 @@ def test_samples_that_no_recorder_takes_are_lost_which_is_told_once_and_heals(
         assert (database.gaps(), database.dead_letters()) == ([], [])
 
 
+def test_a_sample_that_a_nearly_full_disk_costs_is_said_to_be_left_out(
+    home: Home, trained: Trained, sampler: SystemSampler
+) -> None:
+    sampler._room = DiskRoom(home, 1 << 62)
+    for at in (0.0, 1.0, 2.0, 16.0):
+        sampler.look(at)
+    sampler._room = DiskRoom(home, 0)
+    sampler.look(31.0)
+
+    *left_out, last = trained.samples()
+    for row in left_out:
+        found = {key for key in row if key.startswith("system.")}
+        assert found == {"system.samples.left_out"}
+        assert row["system.samples.left_out"] == 1
+    assert len(left_out) == 2
+    assert {"system.memory_percent", "system.cpu"} <= last.keys()
+
+
 def test_processes_of_one_run_share_its_samples(
     home: Home, trained: Trained, sampler: SystemSampler, nvml: Nvml
 ) -> None:
@@ -436,7 +455,7 @@ def test_network_and_disks_are_counted_from_when_the_run_came(
 
 
 def test_an_interval_of_zero_takes_no_samples(home: Home) -> None:
-    asyncio.run(SystemSampler(home, 0.0).run())  # Returns at once.
+    asyncio.run(SystemSampler(home, 0.0, DiskRoom(home, 0)).run())  # Returns at once.
 
 
 def test_a_sampler_that_is_to_stop_waits_for_no_answer(

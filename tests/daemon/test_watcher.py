@@ -17,6 +17,7 @@ from tests.system.harness import (
 )
 
 from flightlog_storage.archive import Archive
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.event import Looking, WriterId
 from flightlog_storage.home import Home
 from flightlog_storage.outputs import Scanner
@@ -48,7 +49,7 @@ os._exit(0)
 @pytest.fixture
 def watcher(idle: Home) -> Iterator[Watcher]:
     """A watcher in this process; the daemon's own has stopped."""
-    watcher = Watcher(idle)
+    watcher = Watcher(idle, DiskRoom(idle, 0))
     yield watcher
     watcher.stop()
     watcher.close()
@@ -277,7 +278,13 @@ def test_a_watch_that_was_stopped_leaves_its_look(
         tick(self)
 
     monkeypatch.setattr(Watching, "_tick", stopping)
-    served = Watching(home, KEY, watch_of(big.parent), lambda *args: told.append(args))
+    served = Watching(
+        home,
+        KEY,
+        watch_of(big.parent),
+        lambda *args: told.append(args),
+        DiskRoom(home, 0),
+    )
     served.start()
     assert started.wait(60)
     served._thread.join(60)

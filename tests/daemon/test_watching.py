@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.system.harness import KEY, wait_until
 
+from flightlog_storage.disk import DiskRoom
 from flightlog_storage.event import (
     Looking,
     OutputArchived,
@@ -50,7 +51,10 @@ class Watched:
             min_age_s=0.0,
         )
         watch = Watch("t", WriterId(bytes(16)), INTERVAL_S, looking)
-        served = Watching(self._home, KEY, watch, self._tell, is_notified=is_notified)
+        room = DiskRoom(self._home, 0)
+        served = Watching(
+            self._home, KEY, watch, self._tell, room, is_notified=is_notified
+        )
         self._watchings.append(served)
         served.start()
         return served

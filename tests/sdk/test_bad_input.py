@@ -99,7 +99,12 @@ def test_wrong_arguments_of_log_are_told_and_harm_nothing(
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("FLIGHTLOG_MODE", "fast"), ("RANK", "one"), ("FLIGHTLOG_RESUME", "maybe")],
+    [
+        ("FLIGHTLOG_MODE", "fast"),
+        ("RANK", "one"),
+        ("FLIGHTLOG_RESUME", "maybe"),
+        ("FLIGHTLOG_LOW_WATER", "much"),
+    ],
 )
 def test_wrong_variables_are_told(lab: Lab, variable: str, value: str) -> None:
     done = lab.execute("import flightlog; flightlog.init()", **{variable: value})

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import msgspec
 import psutil
+import pytest
 
 from flightlog_storage.cells import History
 from flightlog_storage.database import Database
@@ -39,6 +40,7 @@ __all__ = (
     "make_home",
     "read_rows",
     "run_state",
+    "small_disk",
     "start_daemon",
     "status",
     "stop_daemon",
@@ -93,6 +95,24 @@ def make_home(folder: Path) -> Home:
     home = Home(folder / "home")
     home.create()
     return home
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Have a folder be a disk of its own, of such a size, as long as this lasts."""
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True, timeout=30)
 
 
 def wait_until(
