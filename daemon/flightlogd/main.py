@@ -60,6 +60,7 @@ def run(config: DaemonConfig) -> None:
     config.home.create()
     os.chdir("/")  # Hold on to no folder of whoever started this.
     lock = HomeLock(config.home)  # Before anything else of the home is touched.
+    config.home.sync()  # Whoever made it: before anything in it is acknowledged.
     raise_descriptor_limit()
     folded = read_checkpoint(config.home.state)
     log = EventLog.open(

@@ -5,11 +5,13 @@ import os
 import stat
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from flightlog_storage.errors import HomeLocked, HomeUnusable
+from flightlog_storage.files import RealFiles
 from flightlog_storage.process import ProcessIdentity
 
 __all__ = (
@@ -145,6 +147,23 @@ class Home(msgspec.Struct, frozen=True):
             raise HomeUnusable(self.root, f"cannot be made: {error}") from error
         if not os.access(self.root, os.W_OK | os.X_OK):
             raise HomeUnusable(self.root, "is not writable for you")
+
+    def sync(self) -> None:
+        """Make the names of its folders durable, and its own name.
+
+        Raises:
+            HomeUnusable: The disk refuses.
+        """
+        files = RealFiles()
+        try:
+            files.fsync_dir(self.root)
+        except OSError as error:
+            raise HomeUnusable(self.root, f"cannot be synced: {error}") from error
+        for folder in self.root.parents:
+            # They may have come with it, or lie where nothing can be synced.
+            with suppress(OSError):
+                if folder.stat().st_uid == os.getuid():
+                    files.fsync_dir(folder)
 
     def create_socket_folder(self) -> Path:
         """Make the socket's folder, for its owner alone, and return it.

@@ -26,6 +26,26 @@ def test_home_is_chosen_by_argument_then_variable_then_default(tmp_path: Path) -
         choose_home("", environ)  # As of a variable that is not set.
 
 
+@pytest.mark.fault(5)
+def test_names_of_folders_are_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+
+    home = Home(tmp_path / "a" / "home")
+    home.create()
+    monkeypatch.setattr(os, "fsync", sync)
+
+    home.sync()
+
+    assert {home.root, tmp_path / "a", tmp_path} <= {*synced}
+
+
 @pytest.mark.fault(46)
 def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
     home = Home(tmp_path / "a" / "home")
