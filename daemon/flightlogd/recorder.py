@@ -80,6 +80,9 @@ class Recorder:
             if not self._is_failing:
                 logger.error("%s; the writers keep their spools", error)
             self._is_failing = True
+            # What needs no disk is answered: how the daemon is, what is durable so far.
+            requests = [message for message in messages if len(message.parts) == 1]
+            self._answer(self._intake.take(requests))
             await anyio.sleep(FAILURE_PAUSE_S)
             return
         if self._is_failing:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -151,12 +151,16 @@ def start_daemon(
     preexec: Callable[[], None] | None = None,
     wait: bool = True,
     environ: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a daemon in a process group of its own; by default, wait for its answer."""
     home.daemon_log.touch(mode=0o600)
     with open(home.daemon_log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flightlogd", "run", "--home", str(home.root)],
+            [
+                *(*prefix, sys.executable, "-m", "flightlogd", "run"),
+                *("--home", str(home.root)),
+            ],
             env=environment(home) | (environ or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
