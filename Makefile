@@ -31,7 +31,8 @@ torture: export FLIGHTLOG_EFFORT ?= 100
 torture:
 	$(MAKE) test ARGS="-q -n auto tests/simulation tests/system/test_exactly_once.py \
 		tests/system/test_kills.py tests/system/test_gc.py tests/system/test_output_kills.py \
-		tests/system/test_recorded_writes.py tests/storage/test_spool.py --timeout 0"
+		tests/system/test_recorded_writes.py \
+		tests/system/test_kill_sweep.py tests/storage/test_spool.py --timeout 0"
 
 lint:
 	$(PYTHON) -m venv $(VENV)

@@ -153,7 +153,10 @@ def start_daemon(
     environ: dict[str, str] | None = None,
     prefix: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a daemon in a process group of its own; by default, wait for its answer."""
+    """Start a daemon in a process group of its own; by default, wait for its answer.
+
+    `prefix` is a command that runs it.
+    """
     home.daemon_log.touch(mode=0o600)
     with open(home.daemon_log, "ab") as output:
         process = subprocess.Popen(
@@ -263,12 +266,13 @@ class Trainer:
         pause_s: float = 0.0,
         how: str = "finish",
         run: str = KEY[2],
+        prefix: Sequence[str] = (),
     ) -> None:
         self._counter = home.root.parent / f"returned-{run}-{time.monotonic_ns()}"
         self._counter.write_bytes(bytes(8))
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-c", TRAINER, str(count), str(pause_s)),
+                *(*prefix, sys.executable, "-c", TRAINER, str(count), str(pause_s)),
                 *(str(self._counter), how, run),
             ],
             env=environment(home),

@@ -17,17 +17,18 @@ from tests.system.harness import (
     Trainer,
     environment,
     flightlogd,
-    frames_in_log,
     is_ended,
-    kill_all,
     kill_daemon,
-    make_home,
     read_rows,
     run_state,
-    start_daemon,
     status,
     stop_daemon,
     wait_until,
+)
+from tests.system.recovered import (
+    Recovered,
+    assert_log_is_contiguous,
+    assert_recovered,
 )
 
 from flightlog_storage.home import Home
@@ -57,66 +58,11 @@ ROWS = 10_000
 PACED_ROWS, PACE_S = 300, 0.002
 
 
-class Recovered:
-    """A home whose daemons come and go; ended, whatever is left of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.home = make_home(folder)
-        self._daemons: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> "subprocess.Popen[bytes]":
-        process = start_daemon(self.home)
-        self._daemons.append(process)
-        return process
-
-    def ensure(self) -> None:
-        """Have a daemon serve, whoever started it."""
-        done = flightlogd(self.home, "start")
-        assert done.returncode == 0, done.stderr
-
-    def close(self) -> None:
-        for process in self._daemons:
-            kill_daemon(process)
-        kill_all(self.home)
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Recovered]:
     place = Recovered(tmp_path)
     yield place
     place.close()
-
-
-def is_settled(home: Home) -> bool:
-    """Whether no spool is left: all that was logged has been recorded."""
-    return not any(home.spool.iterdir())
-
-
-def state_of(home: Home) -> State | None:
-    found = run_state(home)
-    return None if found is None else found.state
-
-
-def assert_recovered(home: Home, returned: int, states: set[State]) -> None:
-    """Check that each row is there once; the next one may be, its call was cut off."""
-    wait_until(lambda: is_settled(home), what="for the spool to be recorded")
-    wait_until(lambda: state_of(home) in states, what=f"for {states}")
-    rows = read_rows(home)
-    assert rows == [(n, n) for n in range(len(rows))]
-    assert returned <= len(rows) <= returned + 1
-    assert_log_is_contiguous(home)
-    state = run_state(home)
-    assert state is not None
-    assert state.row_count == len(rows), "folded once each, too"
-    assert state.lost_count == 0
-
-
-def assert_log_is_contiguous(home: Home) -> None:
-    last: dict[bytes, int] = {}
-    for stored in frames_in_log(home):
-        frame = stored.frame
-        assert frame.sequence == last.get(frame.writer, 0) + 1
-        last[frame.writer] = frame.sequence_end - 1
 
 
 @pytest.mark.fault(1, 40)

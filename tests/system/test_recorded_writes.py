@@ -30,12 +30,8 @@ from tests.system.harness import (
     kill_all,
     run_state,
 )
+from tests.system.recovered import problems_of
 
-from flightlog.cli.blob_checks import check_blobs
-from flightlog.cli.contents import read_contents
-from flightlog.cli.damages import check_log
-from flightlog.cli.files import check_projections
-from flightlog.cli.findings import Findings
 from flightlog_storage.checkpoint import read_checkpoint
 from flightlog_storage.errors import StorageError
 from flightlog_storage.event import WriterId
@@ -301,12 +297,3 @@ def with_its_log_alone(home: Home) -> Home:
     bare.create()
     shutil.copytree(home.log, bare.log, dirs_exist_ok=True)
     return bare
-
-
-def problems_of(home: Home) -> list[str]:
-    """Return what `flightlog verify --full` finds."""
-    findings = Findings()
-    check_log(home, findings)
-    check_projections(home, findings, full=True)
-    check_blobs(home, read_contents(home), findings, full=True)
-    return [f"{problem.where}: {problem.what}" for problem in findings.problems]
