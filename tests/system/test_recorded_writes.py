@@ -213,19 +213,6 @@ def test_disk_that_lies_is_noticed(
         lose_all(recording, trial, lies)
 
 
-@pytest.mark.fault(52)
-def test_state_whose_syncs_are_lies_is_made_anew(
-    recording: Recording, trial: Trial
-) -> None:
-    def lies(path: str) -> bool:
-        return path.startswith("state.db")
-
-    chance = random.Random(STATES)
-    for number, syncs, disk in recording.disks(lies):
-        if syncs and chance.random() < 0.1:
-            trial.judge(disk, number, Variant(None, None, chance.getrandbits(32)))
-
-
 def lose_all(recording: Recording, trial: Trial, lies: Lies) -> None:
     for number, syncs, disk in recording.disks(lies):
         if syncs:
