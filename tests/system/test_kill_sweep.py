@@ -127,7 +127,9 @@ def test_trainer_killed_in_place_of_any_call(
     place.start()
     for call, nth in sweep(TRAINER_CALLS, tries(3)):
         run = f"{call}-{nth}"
-        trainer = Trainer(place.home, ROLLING_ROWS, run=run, prefix=killed_at(call, nth))
+        trainer = Trainer(
+            place.home, ROLLING_ROWS, run=run, prefix=killed_at(call, nth)
+        )
 
         status = trainer.wait()
 
