@@ -245,6 +245,31 @@ def gc(is_dry: bool, grace: str, home: str | None, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
+@flightlog.command(short_help="Copy a home while all goes on; the copy is one, too.")
+@click.argument("target", metavar="FOLDER")
+@_home
+@_json
+def backup(target: str, home: str | None, as_json: bool) -> None:
+    """Copy a whole home into FOLDER, or bring an earlier copy there up to date.
+
+    The daemon and what trains go on meanwhile. The copy has all that log() returned
+    from before this began, and is a home itself: any command takes it as --home, and a
+    daemon may serve it, which makes it a home of its own. A kill leaves what the last
+    backup had. States and histories are made of the log: flightlog replay. The exit
+    code is 1 if a blob is damaged; the rest is copied.
+
+    \b
+    flightlog backup /mnt/disk/flightlog
+    flightlog verify --full --home /mnt/disk/flightlog
+    """
+    from flightlog.cli.backing_up import back_up_home
+
+    with _telling():
+        is_whole = back_up_home(_existing(home), target, as_json=as_json)
+    if not is_whole:
+        sys.exit(FAILED)
+
+
 @flightlog.command(
     name="export", short_help="Write runs, with all their files, to a file."
 )

@@ -16,7 +16,7 @@ from flightlog_storage.home import Home
 
 __all__ = ("examine_home",)
 
-RESTORE = "nothing but a backup: copy the file from there while no daemon runs"
+RESTORE = "copy it from a flightlog backup, if there is one, while no daemon runs"
 
 
 def examine_home(home: Home, *, full: bool, as_json: bool) -> bool:

@@ -1,0 +1,276 @@
+"""A backup: a copy of a home, made while all goes on, that is a home itself.
+
+The order makes it whole. Read are the spools first, then the inbox, then how far the
+log is, then the blobs: what leaves a spool is in the log by then, what left the inbox
+is said there to be done, and a blob is there before anything names it. Written are
+blobs and inbox before the log that names them, and the log before the spools, which
+hold no more what it has. Each file is whole when it gets its name. So a kill leaves
+what the last backup had, and perhaps more.
+
+States and histories are not copied: they are made of the log.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flightlog_storage.blobs import BlobStore, is_sha256, stage_file
+from flightlog_storage.errors import CorruptData, HomeUnusable
+from flightlog_storage.event import FileFailed, FileSaved
+from flightlog_storage.files import RealFiles
+from flightlog_storage.home import Home, HomeLock
+from flightlog_storage.inbox import copy_into_inbox
+from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
+from flightlog_storage.rows import decode
+from flightlog_storage.scan import Scan, Scope, SegmentFile
+from flightlog_storage.segment import (
+    SEGMENT_HEADER_SIZE,
+    first_offset_of,
+    parse_segment_header,
+)
+from flightlog_storage.spool_copies import place_spools, stage_spools
+from flightlog_storage.staging import staging_folder, sweep_staging
+
+__all__ = ("BackedUp", "back_up")
+
+COPY_SIZE = 1 << 20
+_USERS = ("files", "resume")  # Copied as they are; flightlog looks into none.
+
+Tick = Callable[[int], object]
+
+
+@dataclass(slots=True)
+class BackedUp:
+    """What a backup took; `kept` are blobs that an earlier one had taken."""
+
+    segments: int = 0
+    blobs: int = 0
+    kept: int = 0
+    inbox: int = 0
+    spools: int = 0
+    size: int = 0
+    damaged: list[str] = field(default_factory=list)  # Blobs that are not copied.
+
+
+def back_up(home: Home, target: Home, tick: Tick = int) -> BackedUp:
+    """Copy a home, or bring an earlier copy of it up to date.
+
+    `tick` is called with the number of bytes, whenever some were copied.
+
+    Raises:
+        HomeLocked: A daemon serves the target, or another backup is under way.
+        HomeUnusable: The target is no backup of this home.
+        OSError: Something cannot be read, or the disk refuses.
+    """
+    if target.root.resolve().is_relative_to(home.root.resolve()):
+        raise HomeUnusable(target.root, "lies within the home that is to be copied")
+    target.create()
+    with closing(HomeLock(target)):
+        _check(home, target)
+        sweep_staging(target.staging)
+        staging = staging_folder(target.staging)
+        try:
+            return _Backup(home, target, staging, tick).make()
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check(home: Home, target: Home) -> None:
+    """Refuse to write over what is not an earlier state of this home."""
+    if target.lock.stat().st_size:
+        raise HomeUnusable(target.root, "a daemon has served it: it is a home now")
+    ours = set(_segments(target.log))
+    if not ours:
+        return
+    if LogReader(target.log).log_id != LogReader(home.log).log_id:
+        raise HomeUnusable(target.root, "is not a backup of this home")
+    if ours - set(_segments(home.log)):
+        why = "holds more of the log than the home does, which has lost some of it"
+        raise HomeUnusable(target.root, why)
+
+
+@dataclass(slots=True)
+class _Backup:
+    home: Home
+    target: Home
+    staging: Path
+    tick: Tick
+    done: BackedUp = field(default_factory=BackedUp)
+    inbox: set[str] = field(default_factory=set)  # What was seen there, and copied.
+
+    def make(self) -> BackedUp:
+        staged = stage_spools(self.home.spool, self.staging)
+        self.done.spools = len(staged)
+        with self._holding():
+            self._copy_inbox()
+            end = self._cut()
+            self._copy_blobs()
+        if end is not None:
+            self._copy_log(end)
+        place_spools(staged, self.target.spool)
+        RealFiles().fsync_dir(self.target.spool)
+        for path in self.target.inbox.iterdir():
+            if path.name not in self.inbox:
+                path.unlink()
+        for name in _USERS:
+            self._copy_tree(self.home.root / name, self.target.root / name)
+        return self.done
+
+    def _holding(self) -> AbstractContextManager[None]:
+        """Have no blob deleted meanwhile."""
+        if not self.home.is_writable:
+            return nullcontext()
+        return BlobStore(self.home.blobs).holding()
+
+    def _cut(self) -> LogPosition | None:
+        """Return how far to copy the log: what is owed as of there was copied."""
+        log = LogReader(self.home.log)
+        end = log.end_position()
+        while end is not None:
+            self._copy_inbox()  # What came between the first time and the end.
+            now = log.end_position()
+            # Files that came and went meanwhile may be owed as of `end`: then the end
+            # is where it is said that they were made.
+            if _made_between(log, end, now) <= self.inbox:
+                return end
+            end = now
+        return None
+
+    def _copy_inbox(self) -> None:
+        for path in self.home.inbox.glob("*"):
+            there = self.target.inbox / path.name
+            with suppress(FileNotFoundError):
+                size = path.stat().st_size
+                if not there.exists() or there.stat().st_size != size:
+                    self._copy(path, there)
+                    self.done.inbox += 1
+                self.inbox.add(path.name)
+        RealFiles().fsync_dir(self.target.inbox)
+
+    def _copy_blobs(self) -> None:
+        for path in self.home.blobs.glob("??/*"):
+            there = self.target.blobs / path.parent.name / path.name
+            if not is_sha256(path.name):
+                continue
+            try:
+                if there.exists() and there.stat().st_size == path.stat().st_size:
+                    self.done.kept += 1
+                else:
+                    self._copy_blob(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                self.done.damaged.append(path.name)
+
+    def _copy_blob(self, path: Path) -> None:
+        staged = stage_file(path, self.staging, follow=False, tick=self.tick)
+        if staged.digests.sha256 != path.name:
+            self.done.damaged.append(path.name)
+            return
+        BlobStore(self.target.blobs).keep(staged)
+        self.done.blobs += 1
+        self.done.size += staged.digests.size
+
+    def _copy_log(self, end: LogPosition) -> None:
+        """Copy the segments, in their order, up to a position."""
+        known = _segments(self.target.log)
+        for name in _segments(self.home.log):
+            offset = first_offset_of(name) or 0
+            if offset > end.segment_first_offset:
+                break
+            source, there = self.home.log / name, self.target.log / name
+            is_last = offset == end.segment_first_offset
+            # The last one copied may have been open then.
+            is_known = name in known[:-1] and not is_last
+            if not is_known or there.stat().st_size != source.stat().st_size:
+                self._copy(source, there, end.position if is_last else None)
+                self.done.segments += 1
+
+    def _copy(self, source: Path, there: Path, size: int | None = None) -> None:
+        """Copy a file, or the first bytes of it; it is whole when it has its name."""
+        copy = self.staging / "copy"
+        copy.unlink(missing_ok=True)
+        with source.open("rb") as file:
+            copied = copy_into_inbox(copy, file.fileno())
+        with copy.open("r+b") as file:
+            if size is not None:
+                file.truncate(_whole_end(copy, there.name, size))
+            os.fsync(file.fileno())
+        copy.rename(there)
+        RealFiles().fsync_dir(there.parent)
+        self.tick(copied)
+        self.done.size += copied
+
+    def _copy_tree(self, source: Path, target: Path) -> None:
+        """Copy what users and others put into a folder; links are copied as such."""
+        for path in _files_in(source):
+            there = target / path.relative_to(source)
+            with suppress(FileNotFoundError):
+                if path.is_symlink() or not _is_same(path, there):
+                    _make_folders(self.target.root, there.parent)
+                    copy = self.staging / "copy"
+                    copy.unlink(missing_ok=True)
+                    shutil.copy2(path, copy, follow_symlinks=False)
+                    copy.rename(there)
+
+
+def _segments(folder: Path) -> list[str]:
+    with suppress(FileNotFoundError):
+        return sorted(n for n in os.listdir(folder) if first_offset_of(n) is not None)
+    return []
+
+
+def _made_between(
+    log: LogReader, begin: LogPosition, end: LogPosition | None
+) -> set[str]:
+    """Return the tokens of files that were made, or given up, in a part of the log."""
+    tokens = set()
+    for item in log.read(begin, end):
+        if isinstance(item, StoredFrame):
+            with suppress(CorruptData):
+                for _, event in decode(item.payload(), item.frame.count):
+                    if isinstance(event, FileSaved | FileFailed) and event.token:
+                        tokens.add(event.token)
+    return tokens
+
+
+def _whole_end(path: Path, name: str, size: int) -> int:
+    """Return where the last whole frame ends before a position.
+
+    It may have been being written when it was copied: then nobody was told of it.
+    """
+    file = SegmentFile(RealFiles(), path)
+    with closing(file), suppress(CorruptData):
+        header = parse_segment_header(file.read(0, SEGMENT_HEADER_SIZE), name)
+        scan = Scan(file, header.salt, Scope(expected=header.first_offset, end=size))
+        for _ in scan:
+            pass
+        return scan.end
+    return size
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    for above, _, names in os.walk(folder):
+        for name in names:
+            path = Path(above, name)
+            if path.is_symlink() or path.is_file():
+                yield path
+
+
+def _is_same(path: Path, there: Path) -> bool:
+    if not there.exists():
+        return False
+    one, other = path.stat(), there.stat()
+    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    for part in folder.relative_to(root).parts:
+        root /= part
+        root.mkdir(mode=0o700, exist_ok=True)
