@@ -155,7 +155,8 @@ class Adopter:
         reader = SpoolReader(folder)
         try:
             with connect(self._context, self._home) as socket:
-                done = self._deliver(socket, Delivery(writer, reader), folder, ending)
+                delivery = Delivery(writer, reader, self._home.key)
+                done = self._deliver(socket, delivery, folder, ending)
         except zmq.Again:
             done = False
         finally:
@@ -230,7 +231,7 @@ class Adopter:
         parting: "_Parting",
         ending: Ending,
     ) -> bool:
-        socket.send(encode(Hello(writer)))
+        socket.send(encode(Hello(writer, self._home.key)))
         while is_answered(socket, self._stopping):
             match decode_reply(socket.recv()):
                 case Welcome(last=last) if parting.sequence in (0, last):

@@ -1,5 +1,6 @@
 """What the recorder does with what arrives: check, de-duplicate, append, answer."""
 
+import hmac
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from flightlog_storage.protocol import (
     Rewind,
     StatusRequest,
     Welcome,
+    writer_of,
 )
 
 __all__ = ("Counters", "Intake", "Message")
@@ -79,10 +81,13 @@ class Intake:
         self,
         log: EventLog,
         status: Callable[[], bytes],
+        key: bytes,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`key` proves that who says it may speak for any writer."""
         self._log = log
         self._status = status
+        self._key = key
         self._now = now
         self._peers: dict[bytes, _Peer] = {}
         self.counters = Counters()
@@ -143,8 +148,16 @@ class Intake:
             )
         elif len(request.writer) != 16:
             self._refuse(batch, message.peer, "a writer's id has 16 bytes")
+        elif not self._is_proven(request):
+            self._refuse(batch, message.peer, "that writer is somebody else")
         else:
             self._welcome(batch, message.peer, WriterId(request.writer))
+
+    def _is_proven(self, hello: Hello) -> bool:
+        """Whether it is the writer who speaks, or one who may read the home."""
+        return hmac.compare_digest(hello.proof, self._key) or hmac.compare_digest(
+            writer_of(hello.proof), hello.writer
+        )
 
     def _welcome(self, batch: _Batch, peer: bytes, writer: WriterId) -> None:
         self._forget_quiet_peers()
@@ -165,7 +178,12 @@ class Intake:
         except CorruptData as error:
             self._refuse(batch, peer, str(error))
             return
-        known = self._peers.setdefault(peer, _Peer(frame.writer, 0.0))
+        known = self._peers.get(peer)
+        if known is None:
+            # Sent by ZeroMQ to a new daemon, or by one that was long quiet: without
+            # an answer its writer says hello, which a refusal would be the end of.
+            self.counters.refused += 1
+            return
         if known.writer != frame.writer:
             self._refuse(batch, peer, "a frame of another writer than the connection's")
             return

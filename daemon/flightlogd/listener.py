@@ -8,7 +8,9 @@ from pathlib import Path
 
 import zmq
 
+from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.frame import HEADER_SIZE, PAYLOAD_SIZE_MAX
+from flightlog_storage.home import check_closed
 
 __all__ = ("Listener", "raise_descriptor_limit")
 
@@ -34,14 +36,14 @@ class Listener:
 
         Raises:
             OSError: The path cannot be bound.
+            HomeUnusable: Others could connect to the socket that was handed over.
         """
         self._is_ours = passed_fd is None
         if passed_fd is None:
             self._listening = _bind(path)
             self.path = path
         else:
-            self._listening = socket.socket(fileno=passed_fd)
-            os.set_inheritable(passed_fd, False)
+            self._listening = _take_over(passed_fd)
             self.path = Path(self._listening.getsockname())
         self._inode = _inode(self.path)
         self._context = zmq.Context()
@@ -54,6 +56,19 @@ class Listener:
         self.socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10_000)
         self._accept()
+
+    def receive_nowait(self) -> tuple[bytes, int | None, list[bytes]]:
+        """Return the next message: from which connection, of which uid, and its parts.
+
+        The uid is the kernel's word, of the moment when the connection was made; one
+        that this user namespace has no number for is the overflow uid, as a rule 65534.
+
+        Raises:
+            zmq.Again: There is none.
+        """
+        first = self.socket.recv(zmq.NOBLOCK, copy=False)
+        parts = self.socket.recv_multipart() if first.more else []
+        return first.bytes, _uid(first), parts
 
     def guard(self) -> str | None:
         """Stop or resume accepting as descriptors run short; return what was done.
@@ -132,6 +147,25 @@ def _bind(path: Path) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def _take_over(passed_fd: int) -> socket.socket:
+    listening = socket.socket(fileno=passed_fd)
+    try:
+        os.set_inheritable(passed_fd, False)
+        check_closed(Path(listening.getsockname()))
+    except (OSError, HomeUnusable):
+        listening.close()
+        raise
+    return listening
+
+
+def _uid(frame: zmq.Frame) -> int | None:
+    try:
+        address = frame.get("Peer-Address")  # host:uid:gid:pid
+        return int(str(address).split(":")[1])
+    except (zmq.ZMQError, ValueError, IndexError):
+        return None
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import time
 
@@ -13,12 +14,12 @@ from flightlog_storage.disk import DiskRoom, DiskState
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.home import DaemonInfo, HomeLock
 from flightlog_storage.process import this_process
+from flightlog_storage.protocol import TOKEN_SIZE
 from flightlogd.config import VERSION, DaemonConfig
 from flightlogd.disk_guard import guard_disk
-from flightlogd.health import Health
 from flightlogd.intake import Counters, Intake
 from flightlogd.listener import Listener, raise_descriptor_limit
-from flightlogd.notify import LIFE_TIMEOUT_S, notify
+from flightlogd.notify import notify
 from flightlogd.recorder import Recorder
 from flightlogd.supervisor import Supervisor
 from flightlogd.wakes import Durable
@@ -81,16 +82,19 @@ def run(config: DaemonConfig) -> None:
     if config.passed_fd is None:
         config.home.create_socket_folder()
     listener = Listener(config.home.socket, config.passed_fd)
+    key = secrets.token_bytes(TOKEN_SIZE)
     try:
-        lock.write(DaemonInfo(this_process(), str(listener.path), VERSION))
-        anyio.run(_serve, config, log, listener)
+        lock.write(DaemonInfo(this_process(), str(listener.path), VERSION, key))
+        anyio.run(_serve, config, log, listener, key)
     finally:
         listener.close()
         log.close()
         lock.close()
 
 
-async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> None:
+async def _serve(
+    config: DaemonConfig, log: EventLog, listener: Listener, key: bytes
+) -> None:
     materializer = Supervisor("materializer", "materialize", config.home.root)
     worker = Supervisor("worker", "work", config.home.root)
     room = DiskRoom(config.home, config.low_water)
@@ -100,7 +104,7 @@ async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> Non
         found = _status(config, log, listener, (materializer, worker), started, intake)
         return msgspec.json.encode(msgspec.structs.replace(found, disk=room.state))
 
-    intake = Intake(log, status)
+    intake = Intake(log, status, key)
 
     def tell() -> None:
         durable = Durable(log.durable, log.end_offset)
@@ -108,20 +112,19 @@ async def _serve(config: DaemonConfig, log: EventLog, listener: Listener) -> Non
         worker.tell(durable)
 
     recorder = Recorder(listener, intake, tell)
-    health = Health(config, recorder, (materializer, worker))
     async with anyio.create_task_group() as services:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            for service in (recorder.run, recorder.guard, health.run):
-                services.start_soon(service)
-            for process in (materializer, worker):
-                services.start_soon(process.run)
+            services.start_soon(recorder.run)
+            services.start_soon(recorder.guard)
+            services.start_soon(materializer.run)
+            services.start_soon(worker.run)
             services.start_soon(guard_disk, room)
-            notify(config.notify_address, "READY=1", timeout_s=LIFE_TIMEOUT_S)
+            notify(config.notify_address, "READY=1")
             logger.info("serving %s at %s", config.home.root, listener.path)
             async for number in signals:
                 logger.info("stopping on %s", signal.Signals(number).name)
                 break
-            notify(config.notify_address, "STOPPING=1", timeout_s=LIFE_TIMEOUT_S)
+            notify(config.notify_address, "STOPPING=1")
             services.cancel_scope.cancel()
     recorder.drain()
     tell()

@@ -1,6 +1,7 @@
 """The recorder: frames in, log, ack. The part that must never stop taking data in."""
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import zmq
 from anyio import to_thread
 
 from flightlog_storage.eventlog import AppendFailed
-from flightlog_storage.protocol import Reply, encode
+from flightlog_storage.protocol import Refused, Reply, encode
 from flightlogd.intake import Intake, Message
 from flightlogd.listener import Listener
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_MESSAGES_MAX = 4096
 BATCH_SIZE_MAX = 4 << 20
+ROOT = 0  # Who may do all that we may, anyway.
 GUARD_INTERVAL_S = 0.1
 LOOK_INTERVAL_S = 0.5
 DRAIN_TIMEOUT_S = 2.0  # For what still arrives at the end: a flood must not prevent it.
@@ -36,31 +38,16 @@ class Recorder:
         self._intake = intake
         self._appended = appended
         self._is_failing = False
-        self._turned_at = time.monotonic()
-
-    @property
-    def silence_s(self) -> float:
-        """For how long this has been at one batch, or at nothing."""
-        return time.monotonic() - self._turned_at
-
-    def state(self) -> str:
-        """Return how it goes, in words."""
-        if self._is_failing:
-            return "the disk refuses what is logged; the writers keep their spools"
-        events = self._intake.counters.events
-        return f"{self._intake.active_writers} writers, {events} events since the start"
 
     async def run(self) -> None:
         """Serve until cancelled."""
         descriptor = self._listener.socket.getsockopt(zmq.FD)
         assert isinstance(descriptor, int)
         while True:
-            self._turned_at = time.monotonic()
             # The descriptor tells of changes only, so look before waiting for one.
             while messages := self._arrived():
                 with anyio.CancelScope(shield=True):
                     await self._take(messages)
-                self._turned_at = time.monotonic()
                 await anyio.lowlevel.checkpoint()
             # And other calls on the socket may use a change up: look now and then.
             with anyio.move_on_after(LOOK_INTERVAL_S):
@@ -95,9 +82,6 @@ class Recorder:
             if not self._is_failing:
                 logger.error("%s; the writers keep their spools", error)
             self._is_failing = True
-            # What needs no disk is answered: how the daemon is, what is durable so far.
-            requests = [message for message in messages if len(message.parts) == 1]
-            self._answer(self._intake.take(requests))
             await anyio.sleep(FAILURE_PAUSE_S)
             return
         if self._is_failing:
@@ -111,15 +95,25 @@ class Recorder:
     def _arrived(self) -> list[Message]:
         messages: list[Message] = []
         size = 0
-        socket = self._listener.socket
-        while len(messages) < BATCH_MESSAGES_MAX and size < BATCH_SIZE_MAX:
+        for _ in range(BATCH_MESSAGES_MAX):
             try:
-                peer, *parts = socket.recv_multipart(zmq.NOBLOCK)
+                peer, uid, parts = self._listener.receive_nowait()
             except zmq.Again:
                 break
-            messages.append(Message(peer, parts))
+            if uid in (os.getuid(), ROOT):
+                messages.append(Message(peer, parts))
+            else:
+                self._turn_away(peer, uid)
             size += sum(map(len, parts))
+            if size >= BATCH_SIZE_MAX:
+                break
         return messages
+
+    def _turn_away(self, peer: bytes, uid: int | None) -> None:
+        """Refuse what another user says, who could open a socket that is not theirs."""
+        self._intake.counters.refused += 1
+        reason = f"this daemon is of uid {os.getuid()}, and you come as uid {uid}"
+        self._answer([(peer, Refused(reason))])
 
     def _answer(self, replies: list[tuple[bytes, Reply | bytes]]) -> None:
         for peer, reply in replies:

@@ -56,7 +56,7 @@ class Reporter:
         shape = encode_run(RunKey(*run, EDITOR_RANK))
         payload = encode_definitions({RUN_SHAPE: shape}) + encode_event(event)
         with connect(self._context, self._home) as socket:
-            socket.send(encode(Hello(writer)))
+            socket.send(encode(Hello(writer, self._home.key)))
             match self._reply(socket):
                 case Welcome(last=last):
                     frame = pack_frame(writer, last + 1, 1, payload)

@@ -297,12 +297,13 @@ class SystemSampler:
         Raises:
             OSError: It does not answer, or refuses.
         """
+        key = self._home.key
         with connect(self._context, self._home) as socket:
             for subject, row in rows:
-                socket.send(encode(Hello(subject.writer)))
+                socket.send(encode(Hello(subject.writer, key)))
                 socket.send_multipart(subject.frame(row, now))
             # A last greeting: what was said before it is durable when it is answered.
-            socket.send(encode(Hello(rows[-1][0].writer)))
+            socket.send(encode(Hello(rows[-1][0].writer, key)))
             for subject, _ in rows:
                 subject.greet(self._welcome(socket))
             self._welcome(socket)

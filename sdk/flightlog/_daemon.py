@@ -1,15 +1,18 @@
 """The daemon as a trainer sees it: where it listens, and starting one."""
 
 import os
+import struct
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from flightlog_storage.errors import HomeUnusable
-from flightlog_storage.home import Home
+from flightlog_storage.home import Home, check_closed
 
 __all__ = ("DaemonStarter", "find_socket")
 
 _SHELL = "/bin/sh"
+ROOT = 0  # Whose service manager listens for a daemon that is not there yet.
 
 
 def find_socket(home: Home) -> str | None:
@@ -46,6 +49,7 @@ class DaemonStarter:
         daemon = [sys.executable, "-P", "-m", "flightlogd", "run", "--home"]
         try:
             self._home.create()
+            self._home.create_socket_folder()
             # By way of a shell that ends at once: the daemon is no child of ours.
             pid = os.posix_spawn(
                 _SHELL,
@@ -84,11 +88,12 @@ def _listens(path: str) -> bool:
     import socket  # Late: `import flightlog` has to be light.
 
     try:
-        if os.stat(os.path.dirname(path) or ".").st_uid != os.getuid():
-            return False  # Somebody else's folder: not our daemon, whoever answers.
+        check_closed(Path(path).parent)  # Else another may answer, and now or later.
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)
             probe.connect(path)
-    except OSError:
+            who = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    except (OSError, HomeUnusable):
         return False
-    return True
+    _, uid, _ = struct.unpack("iII", who)
+    return uid in (os.getuid(), ROOT)

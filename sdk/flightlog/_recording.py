@@ -1,7 +1,7 @@
 """A writer at work: its spool, its sender, and what to do when the disk refuses."""
 
+import os
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from flightlog_storage.event import Event, Gap
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import Home
 from flightlog_storage.process import this_process
+from flightlog_storage.protocol import TOKEN_SIZE, writer_of
 from flightlog_storage.spool import SpoolOwner
 from flightlog_storage.spool_writer import SpoolWriter
 
@@ -27,11 +28,12 @@ class Recording:
         Raises:
             OSError: The spool cannot be opened.
         """
-        owner = SpoolOwner(uuid.uuid4().bytes, this_process(), run, forked)
+        token = os.urandom(TOKEN_SIZE)
+        owner = SpoolOwner(writer_of(token), this_process(), run, forked)
         self.spool = SpoolWriter(home.spool, owner, lambda: None)
         self.dropped_count = 0
         self._reported_count = 0
-        self._sender = Sender(home, self.spool)
+        self._sender = Sender(home, self.spool, token)
         self._sender.on_round = self._report_drops
         self.spool.wake = self._sender.wake
         self._has_warned = False

@@ -51,7 +51,9 @@ def _remembered(spec: RunSpec) -> RunSpec:
 def _write(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(mode=0o700, exist_ok=True)
-        file.write_text(text)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with open(os.open(file, flags, 0o600), "w") as remembered:
+            remembered.write(text)
     except OSError as error:
         raise UsageError(
             f"cannot remember the run for resume='auto': {error}"

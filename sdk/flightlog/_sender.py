@@ -33,14 +33,14 @@ class Sender:
     sent when the process ends is taken from the spool by the daemon.
     """
 
-    def __init__(self, home: Home, spool: SpoolWriter) -> None:
+    def __init__(self, home: Home, spool: SpoolWriter, token: bytes) -> None:
         self._home = home
         # Found here first, for that imports: a child forked while the thread imports
         # would wait for the import for ever.
         find_socket(home)
         self._spool = spool
         self._starter = DaemonStarter(home)
-        self._delivery = Delivery(spool.writer, SpoolReader(spool.folder))
+        self._delivery = Delivery(spool.writer, SpoolReader(spool.folder), token)
         self._news = _Bell()
         self._durable = threading.Condition()
         self._is_closing = False

@@ -21,11 +21,13 @@ __all__ = (
     "DaemonInfo",
     "Home",
     "HomeLock",
+    "check_closed",
     "choose_home",
     "file_system_type",
 )
 
 SOCKET_PATH_MAX = 107  # Bytes; sun_path has 108 with its terminating zero.
+_OTHERS_WRITE = 0o022
 # fmt: off
 NETWORK_FILE_SYSTEMS = frozenset((
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph",
@@ -50,6 +52,7 @@ class DaemonInfo(msgspec.Struct, frozen=True):
     process: ProcessIdentity
     socket: str
     version: str
+    key: bytes = b""  # Who shows it may speak for any writer; new with each daemon.
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -139,10 +142,11 @@ class Home(msgspec.Struct, frozen=True):
         """
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(self.root)
             _check_ours(self.root)
+            _make_private(self.root)
             for name in _FOLDERS_MADE:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
-            _check_private(self.root)
         except OSError as error:
             raise HomeUnusable(self.root, f"cannot be made: {error}") from error
         if not os.access(self.root, os.W_OK | os.X_OK):
@@ -169,7 +173,7 @@ class Home(msgspec.Struct, frozen=True):
         """Make the socket's folder, for its owner alone, and return it.
 
         Raises:
-            HomeUnusable: It is not ours, is a link, or the path is too long.
+            HomeUnusable: It is not ours alone to write in, or the path is too long.
         """
         folder = self.socket.parent
         if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
@@ -180,12 +184,16 @@ class Home(msgspec.Struct, frozen=True):
             )
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.lstat(folder).st_uid != os.getuid():
-                raise HomeUnusable(folder, "belongs to somebody else")
-            _check_private(folder)
+            check_closed(folder)
         except OSError as error:
             raise HomeUnusable(folder, f"cannot be made: {error}") from error
         return folder
+
+    @property
+    def key(self) -> bytes:
+        """What the last daemon takes as proof from who may read this home."""
+        info = self.daemon()
+        return b"" if info is None else info.key
 
     def daemon(self) -> DaemonInfo | None:
         """Return what the last daemon of this home said of itself."""
@@ -297,11 +305,32 @@ def _check_ours(root: Path) -> None:
         )
 
 
-def _check_private(folder: Path) -> None:
-    status = os.stat(folder)
-    if status.st_uid != os.getuid():
+def _check_owner(path: Path) -> os.stat_result:
+    """Return the status of what is ours.
+
+    Raises:
+        HomeUnusable: It is another user's, or a link of another user's leads there.
+    """
+    status = os.stat(path)
+    for uid in (os.lstat(path).st_uid, status.st_uid):
+        if uid != os.getuid():
+            raise HomeUnusable(
+                path, f"belongs to uid {uid}, not to you ({os.getuid()})"
+            )
+    return status
+
+
+def check_closed(path: Path) -> None:
+    """Raise HomeUnusable if others have, or can put, something of theirs in there."""
+    if _check_owner(path).st_mode & _OTHERS_WRITE:
         raise HomeUnusable(
-            folder, f"belongs to uid {status.st_uid}, not to you ({os.getuid()})"
+            path, "is not yours alone: others can write in it (chmod go-w)"
         )
-    if status.st_mode & 0o077:
-        os.chmod(folder, 0o700)
+
+
+def _make_private(root: Path) -> None:
+    """Close a folder that is new or that others could only read."""
+    if os.listdir(root):
+        check_closed(root)
+    if os.stat(root).st_mode & 0o077:
+        os.chmod(root, 0o700)

@@ -16,6 +16,7 @@ from flightlog_storage.spool_reader import FRAME_SIZE, Cut, SpoolReader
 __all__ = (
     "PROTOCOL_VERSION",
     "RETRY_S",
+    "TOKEN_SIZE",
     "WINDOW_SIZE_MAX",
     "WINDOW_SIZE_MIN",
     "Ack",
@@ -29,9 +30,11 @@ __all__ = (
     "Welcome",
     "decode_reply",
     "encode",
+    "writer_of",
 )
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+TOKEN_SIZE = 32
 WINDOW_SIZE_MAX = 1 << 20  # Bytes a writer may have on the way without an ack.
 WINDOW_SIZE_MIN = 64 << 10
 FRAME_SIZE_MIN = 16 << 10  # Less room than this is no reason for tiny frames.
@@ -39,9 +42,13 @@ RETRY_S = 5.0  # Without a word from the recorder for so long, start over with h
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
-    """From a writer, first on every connection."""
+    """From a writer, first on every connection.
+
+    `proof` is the writer's token, which its id is made from, or the key of the home.
+    """
 
     writer: bytes
+    proof: bytes = b""
     protocol: int = PROTOCOL_VERSION
 
 
@@ -83,6 +90,13 @@ _encode = msgspec.msgpack.Encoder().encode
 _replies: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
+def writer_of(token: bytes) -> WriterId:
+    """Return the id of the writer whose token this is: who knows the id lacks it."""
+    import hashlib  # Late: `import flightlog` has to be light.
+
+    return WriterId(hashlib.sha256(token).digest()[:16])
+
+
 def encode(message: Hello | StatusRequest | Reply) -> bytes:
     return _encode(message)
 
@@ -107,8 +121,11 @@ class _OnTheWay(msgspec.Struct, frozen=True):
 class Delivery:
     """Brings a spool's events to the recorder: at least once, in order, windowed."""
 
-    def __init__(self, writer: WriterId, reader: SpoolReader) -> None:
+    def __init__(
+        self, writer: WriterId, reader: SpoolReader, proof: bytes = b""
+    ) -> None:
         self._writer = writer
+        self._proof = proof
         self._reader = reader
         self._window = 0
         self._size = 0
@@ -143,7 +160,7 @@ class Delivery:
         self.welcomed = False
         self._forget_on_the_way()
         self._heard_at = now
-        return [encode(Hello(self._writer))]
+        return [encode(Hello(self._writer, self._proof))]
 
     def is_overdue(self, now: float) -> bool:
         """Whether the recorder has kept an answer back for too long."""

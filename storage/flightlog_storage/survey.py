@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from flightlog_storage.errors import CorruptData, HomeUnusable
-from flightlog_storage.files import FileOps, read_around
+from flightlog_storage.files import FileOps
 from flightlog_storage.scan import SegmentFile, find_salt
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
@@ -32,14 +32,12 @@ __all__ = ("Survey", "header_bytes", "survey_folder")
 class Survey:
     """The segments of a folder in order, and what is wrong with files and headers.
 
-    `rejected` are the files, named like segments, that are not ours to read;
-    `unreadable` those that the disk does not give back now, though it may again.
+    `rejected` are the files, named like segments, that are not ours to read.
     """
 
     segments: tuple[SegmentHeader, ...] = ()
     damages: tuple[Damage, ...] = ()
     rejected: tuple[str, ...] = ()
-    unreadable: tuple[str, ...] = ()
 
 
 def survey_folder(folder: Path, files: FileOps) -> Survey:
@@ -51,17 +49,10 @@ def survey_folder(folder: Path, files: FileOps) -> Survey:
     headers: list[SegmentHeader] = []
     damages: list[Damage] = []
     rejected: list[str] = []
-    unreadable: list[str] = []
     for name in files.listdir(folder):
         if first_offset_of(name) is None:
             continue
-        try:
-            header, why = _read_header(folder / name, files)
-        except OSError as error:
-            why = f"cannot be read: {error.strerror}"
-            damages.append(_header_damage(name, why, lost=True))
-            unreadable.append(name)
-            continue
+        header, why = _read_header(folder / name, files)
         if why is not None:
             damages.append(_header_damage(name, why, lost=header is None))
         if header is None:
@@ -73,7 +64,7 @@ def survey_folder(folder: Path, files: FileOps) -> Survey:
         rejected.append(name)
         damages.append(_header_damage(name, "of another log", lost=False))
     damages.extend(_chain_damages(ours))
-    return Survey(ours, tuple(damages), tuple(rejected), tuple(unreadable))
+    return Survey(ours, tuple(damages), tuple(rejected))
 
 
 def _known(headers: Sequence[SegmentHeader]) -> Iterator[SegmentHeader]:
@@ -93,7 +84,7 @@ def header_bytes(path: Path, files: FileOps) -> bytes:
     """Return the bytes of a segment's header, whatever they are."""
     fd = files.open(path)
     try:
-        return read_around(files, fd, SEGMENT_HEADER_SIZE, 0)
+        return files.pread(fd, SEGMENT_HEADER_SIZE, 0)
     finally:
         files.close(fd)
 
@@ -102,11 +93,14 @@ def _read_header(path: Path, files: FileOps) -> tuple[SegmentHeader | None, str 
     """Return a segment's header as far as it can be had, and what is wrong with it."""
     first_offset = first_offset_of(path.name) or 0
     why = None
-    data = header_bytes(path, files)
     try:
-        header: SegmentHeader | None = parse_segment_header(data, path.name)
-    except CorruptData as error:
-        header, why = _mended(path, files, data), error.why
+        data = header_bytes(path, files)
+        try:
+            header: SegmentHeader | None = parse_segment_header(data, path.name)
+        except CorruptData as error:
+            header, why = _mended(path, files, data), error.why
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
     if header is not None and header.version > SEGMENT_VERSION:
         raise HomeUnusable(path, f"segment format {header.version} is too new")
     if header is not None and header.first_offset != first_offset:
@@ -125,7 +119,6 @@ def _mended(path: Path, files: FileOps, data: bytes) -> SegmentHeader | None:
     finally:
         file.close()
     if salt is None:
-        _check_readable(path, files)
         return None
     return SegmentHeader(
         log_id=b"",
@@ -135,15 +128,6 @@ def _mended(path: Path, files: FileOps, data: bytes) -> SegmentHeader | None:
         previous_crc=0,
         created_ns=0,
     )
-
-
-def _check_readable(path: Path, files: FileOps) -> None:
-    """Raise what the disk says of a header that was read around."""
-    fd = files.open(path)
-    try:
-        files.pread(fd, SEGMENT_HEADER_SIZE, 0)
-    finally:
-        files.close(fd)
 
 
 def _log_id_of(headers: Sequence[SegmentHeader]) -> bytes:

@@ -11,7 +11,7 @@ from tests.effort import tries
 from flightlog_storage.event import WriterId
 from flightlog_storage.eventlog import AppendFailed, EventLog
 from flightlog_storage.files import RealFiles
-from flightlog_storage.frame import FLAG_GAP, Frame, FrameType, pack_frame
+from flightlog_storage.frame import FLAG_GAP, Frame, FrameType, pack_frame, parse_header
 from flightlog_storage.protocol import (
     WINDOW_SIZE_MAX,
     WINDOW_SIZE_MIN,
@@ -23,10 +23,13 @@ from flightlog_storage.protocol import (
     StatusRequest,
     Welcome,
     encode,
+    writer_of,
 )
 from flightlogd.intake import ACTIVE_S, Intake, Message
 
-A, B = WriterId(b"a" * 16), WriterId(b"b" * 16)
+KEY = b"key of the home"
+TOKENS = (b"of a", b"of b")
+A, B = map(writer_of, TOKENS)
 PAYLOAD = b"\x90" + b"\xc0" * 9
 
 
@@ -72,13 +75,21 @@ def log(tmp_path: Path, disk: FullDisk) -> Iterator[EventLog]:
 
 @pytest.fixture
 def intake(log: EventLog, clock: Clock) -> Intake:
-    return Intake(log, lambda: b"how I am", clock)
+    """An intake to which connections 1 and 2 have said hello, as A and B."""
+    intake = Intake(log, lambda: b"how I am", KEY, clock)
+    for peer, token in zip((b"1", b"2"), TOKENS, strict=True):
+        ask(intake, hello(token), peer=peer)
+    return intake
 
 
 def frame(
     writer: WriterId, sequence: int, count: int = 1, flags: int = 0
 ) -> list[bytes]:
     return list(pack_frame(writer, sequence, count, PAYLOAD, flags))
+
+
+def hello(token: bytes) -> bytes:
+    return encode(Hello(writer_of(token), token))
 
 
 def ask(intake: Intake, *parts: bytes, peer: bytes = b"1") -> Reply | bytes:
@@ -95,7 +106,7 @@ def last_of(reply: Reply | bytes) -> int:
 def test_hello_is_answered_with_what_is_durable(intake: Intake, log: EventLog) -> None:
     ask(intake, *frame(A, 1, 5))
 
-    reply = ask(intake, encode(Hello(A)), peer=b"2")
+    reply = ask(intake, hello(TOKENS[0]), peer=b"2")
 
     assert reply == Welcome(5, WINDOW_SIZE_MAX, log.log_id)
 
@@ -164,7 +175,10 @@ def test_a_frame_refused_in_a_batch_costs_its_followers_a_rewind_alone(
     damaged = [frame(A, 2)[0], PAYLOAD[:-1] + b"\xc2"]
     messages = [frame(A, 1), damaged, frame(A, 3), frame(B, 1)]
 
-    replies = intake.take([Message(m[0][24:40], m) for m in messages])
+    peers = {A: b"1", B: b"2"}
+    replies = intake.take(
+        [Message(peers[parse_header(m[0]).writer], m) for m in messages]
+    )
 
     kinds = [type(reply) for _, reply in replies]
     assert sorted(kind.__name__ for kind in kinds) == [
@@ -205,7 +219,7 @@ def header(**changes: int) -> list[bytes]:
         [b"x" * 64, PAYLOAD],
         [bytes(3), bytes(3), bytes(3)],
         [encode(Hello(b"short"))],
-        [encode(Hello(A, protocol=2))],
+        [encode(Hello(A, TOKENS[0], protocol=1))],
         [encode(Ack(1, 1))],
         [b"\xc1"],
         [b"\xdd\xff\xff\xff\xff"],
@@ -233,16 +247,60 @@ def test_random_bytes_change_nothing(intake: Intake, log: EventLog, seed: int) -
 
 @pytest.mark.fault(64)
 def test_a_connection_speaks_for_one_writer(intake: Intake, log: EventLog) -> None:
-    ask(intake, encode(Hello(A)))
+    ask(intake, hello(TOKENS[0]))
 
     assert isinstance(ask(intake, *frame(B, 1)), Refused)
 
     assert log.last_sequence == {}
 
 
+@pytest.mark.fault(64)
+def test_a_writer_is_who_has_its_token(intake: Intake, log: EventLog) -> None:
+    ask(intake, *frame(A, 1, 5))
+
+    for proof in (b"", A, TOKENS[1], KEY[:-1], KEY + b"!", bytes(32)):
+        forged = ask(intake, encode(Hello(A, proof)), peer=b"forger")
+        assert forged == Refused("that writer is somebody else")
+        unsaid = [Message(b"forger", frame(A, 6))]
+        assert intake.take(unsaid) == []
+
+    assert log.last_sequence == {A: 5}
+    assert last_of(ask(intake, *frame(A, 6))) == 6
+
+
+@pytest.mark.fault(64)
+def test_a_forger_takes_no_writer_over_from_a_connection_of_its_own(
+    intake: Intake, log: EventLog
+) -> None:
+    ask(intake, *frame(A, 1, 5))
+
+    assert isinstance(ask(intake, encode(Hello(A)), peer=b"2"), Refused)
+    assert isinstance(ask(intake, *frame(A, 6), peer=b"2"), Refused)
+
+    assert log.last_sequence == {A: 5}
+
+
+def test_who_has_the_key_of_the_home_speaks_for_any_writer(intake: Intake) -> None:
+    ask(intake, *frame(A, 1, 5))
+
+    assert last_of(ask(intake, encode(Hello(A, KEY)), peer=b"adopter")) == 5
+    assert last_of(ask(intake, *frame(A, 6), peer=b"adopter")) == 6
+
+
+def test_a_frame_before_any_hello_is_not_answered(
+    intake: Intake, log: EventLog
+) -> None:
+    assert intake.take([Message(b"new", frame(A, 1))]) == []
+
+    assert log.last_sequence == {}
+    assert intake.counters.refused == 1
+    ask(intake, hello(TOKENS[0]), peer=b"new")
+    assert last_of(ask(intake, *frame(A, 1), peer=b"new")) == 1
+
+
 def test_a_connection_may_say_hello_again_for_another_writer(intake: Intake) -> None:
-    ask(intake, encode(Hello(A)))
-    ask(intake, encode(Hello(B)))
+    ask(intake, hello(TOKENS[0]))
+    ask(intake, hello(TOKENS[1]))
 
     assert last_of(ask(intake, *frame(B, 1))) == 1
 
@@ -259,10 +317,10 @@ def test_nobody_is_told_that_anything_is_safe_when_the_disk_refuses(
     disk.is_full = True
 
     with pytest.raises(AppendFailed):
-        intake.take([Message(b"1", frame(A, 3)), Message(b"2", [encode(Hello(B))])])
+        intake.take([Message(b"1", frame(A, 3)), Message(b"2", [hello(TOKENS[1])])])
 
     assert intake.counters.append_failures == 1
-    assert last_of(ask(intake, encode(Hello(A)))) == 2
+    assert last_of(ask(intake, hello(TOKENS[0]))) == 2
     disk.is_full = False
     assert last_of(ask(intake, *frame(A, 3))) == 3
     assert log.last_sequence == {A: 3}
@@ -274,10 +332,13 @@ def test_the_window_is_shared_by_those_who_are_active(
 ) -> None:
     def window_of(number: int) -> int:
         writer = WriterId(number.to_bytes(16, "little"))
-        reply = ask(intake, encode(Hello(writer)), peer=number.to_bytes(5, "little"))
+        reply = ask(
+            intake, encode(Hello(writer, KEY)), peer=number.to_bytes(5, "little")
+        )
         assert isinstance(reply, Welcome)
         return reply.window
 
+    clock.now += ACTIVE_S + 1  # Nobody is active that the intake knows of.
     windows = [window_of(number) for number in range(300)]
     assert windows[0] == WINDOW_SIZE_MAX
     assert windows[31] == WINDOW_SIZE_MAX // 4
@@ -294,10 +355,12 @@ def test_quiet_connections_are_forgotten_when_they_are_many(
 ) -> None:
     monkeypatch.setattr("flightlogd.intake.PEERS_MAX", 10)
     for number in range(10):
-        ask(intake, encode(Hello(A)), peer=bytes([number]))
+        ask(intake, hello(TOKENS[0]), peer=bytes([number]))
     clock.now += ACTIVE_S + 1
 
-    ask(intake, encode(Hello(B)), peer=b"new")
+    ask(intake, hello(TOKENS[1]), peer=b"new")
 
     assert intake.active_writers == 1
+    assert intake.take([Message(bytes([3]), frame(A, 1))]) == []
+    ask(intake, hello(TOKENS[0]), peer=bytes([3]))
     assert last_of(ask(intake, *frame(A, 1), peer=bytes([3]))) == 1, "may come back"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from flightlog_storage.errors import HomeUnusable
 from flightlogd.listener import Listener
 
 
@@ -153,3 +154,27 @@ def test_a_socket_handed_over_is_listened_on_and_left(
         assert listener.socket.recv_multipart()[1:] == [b"early"]
         listener.close()
         assert path.exists()
+
+
+@pytest.mark.fault(23, 46)
+def test_a_socket_handed_over_that_others_may_open_is_refused(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as handed:
+        handed.bind(str(path))
+        handed.listen()
+        path.chmod(0o666)
+
+        with pytest.raises(HomeUnusable, match="others can write in it"):
+            Listener(Path("/nowhere"), os.dup(handed.fileno()))
+
+
+def test_it_is_known_who_speaks(
+    listener: Listener, connect: "Callable[[], zmq.Socket[bytes]]"
+) -> None:
+    connect().send_multipart([b"header", b"payload"])
+    assert listener.socket.poll(2000)
+
+    _, uid, parts = listener.receive_nowait()
+
+    assert (uid, parts) == (os.getuid(), [b"header", b"payload"])
+    with pytest.raises(zmq.Again):
+        listener.receive_nowait()

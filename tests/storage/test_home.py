@@ -91,6 +91,27 @@ def test_what_a_user_adds_to_a_home_is_no_harm(tmp_path: Path) -> None:
     home.create()
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_folder_that_is_empty_is_closed(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home").chmod(mode)
+
+    Home(tmp_path / "home").create()
+
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+
+
+def test_a_home_that_others_could_write_is_left_as_it_is(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    home.root.chmod(0o770)
+
+    with pytest.raises(HomeUnusable, match="others can write in it"):
+        home.create()
+
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o770
+
+
 def test_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
 
@@ -127,7 +148,7 @@ def test_link_of_somebody_else_is_no_socket_folder(tmp_path: Path) -> None:
     os.lchown(tmp_path / "link", 65534, 65534)
     home = Home(tmp_path / "home", socket_override=tmp_path / "link" / "s.sock")
 
-    with pytest.raises(HomeUnusable, match="belongs to somebody else"):
+    with pytest.raises(HomeUnusable, match="belongs to uid 65534"):
         home.create_socket_folder()
 
 

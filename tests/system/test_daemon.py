@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -44,6 +43,7 @@ from flightlog_storage.event import RunStarted, WriterId
 from flightlog_storage.frame import FLAG_GAP, PAYLOAD_SIZE_MAX, pack_frame
 from flightlog_storage.home import Home
 from flightlog_storage.protocol import (
+    TOKEN_SIZE,
     Ack,
     Hello,
     Refused,
@@ -52,6 +52,7 @@ from flightlog_storage.protocol import (
     Welcome,
     decode_reply,
     encode,
+    writer_of,
 )
 from flightlog_storage.runstate import State
 
@@ -73,7 +74,8 @@ class Client:
     """A connection to the recorder that says whatever it is told to."""
 
     def __init__(self, home: Home, run: str = KEY[2]) -> None:
-        self.writer = WriterId(uuid.uuid4().bytes)
+        self.token = os.urandom(TOKEN_SIZE)
+        self.writer = writer_of(self.token)
         self.run = RunKey(*KEY[:2], run)
         self.sequence = 1
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -96,7 +98,7 @@ class Client:
         return decode_reply(self.socket.recv())
 
     def hello(self) -> Reply:
-        return self.ask(encode(Hello(self.writer)))
+        return self.ask(encode(Hello(self.writer, self.token)))
 
     def start(self) -> Reply:
         entity, project, run, _ = self.run
@@ -422,11 +424,12 @@ def greedy(home: Home) -> Iterator[None]:
     code = f"""
 import zmq, os
 from flightlog_storage.frame import pack_frame
-from flightlog_storage.protocol import Hello, encode
+from flightlog_storage.protocol import Hello, encode, writer_of
 socket = zmq.Context().socket(zmq.DEALER)
 socket.connect("ipc://{home.socket}")
-writer = os.urandom(16)
-socket.send_multipart([encode(Hello(writer))])
+token = os.urandom(32)
+writer = writer_of(token)
+socket.send_multipart([encode(Hello(writer, token))])
 payload = b"\\x90" + b"\\x80" * (4 << 20)
 sequence = 1
 while sequence < 60:
@@ -512,7 +515,7 @@ def short_writer(client: Client) -> list[bytes]:
 
 
 def old_protocol(client: Client) -> list[bytes]:
-    return [encode(Hello(client.writer, protocol=99))]
+    return [encode(Hello(client.writer, client.token, protocol=99))]
 
 
 ATTACKS: list[Callable[[Client], list[bytes]]] = [

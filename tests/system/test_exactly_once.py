@@ -9,13 +9,13 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -39,10 +39,17 @@ from flightlog_storage.database import Database
 from flightlog_storage.event import RunFinished, RunStarted
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.history import Query
-from flightlog_storage.home import Home
+from flightlog_storage.home import DaemonInfo, Home
 from flightlog_storage.process import Ending, this_process
 from flightlog_storage.projector import Projector, reset_projections
-from flightlog_storage.protocol import Delivery, Reply, decode_reply, encode
+from flightlog_storage.protocol import (
+    TOKEN_SIZE,
+    Delivery,
+    Reply,
+    decode_reply,
+    encode,
+    writer_of,
+)
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import State
 from flightlog_storage.spool import SpoolOwner, remove_spool
@@ -51,6 +58,7 @@ from flightlog_storage.spool_writer import SpoolWriter
 from flightlogd.adoption import Adopter
 from flightlogd.intake import Intake, Message
 
+KEY = b"key of the home"
 STEPS_A_HISTORY = 50
 WRITERS_MAX = 10
 SEGMENT_SIZE = 6000
@@ -154,13 +162,15 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(dir=PLACE))
         self.home = Home(self.folder / "home")
         self.home.create()
+        info = DaemonInfo(this_process(), str(self.home.socket), "1.0", KEY)
+        self.home.lock.write_bytes(msgspec.json.encode(info))
         self.cells: dict[tuple[str, int, int, str], Any] = {}
         self.row_counts: dict[str, int] = {}
         self.everyone: list[Writer] = []
         self.value = 0
         self.connections = 0
         self.log = self.open_log()
-        self.intake = Intake(self.log, lambda: b"")
+        self.intake = Intake(self.log, lambda: b"", KEY)
         self.projector = Projector(self.home)
 
     def open_log(self) -> EventLog:
@@ -185,7 +195,8 @@ class ExactlyOnce(RuleBasedStateMachine):
     def start_writer(self, run: str) -> Writer:
         rank = sum(writer.run == run for writer in self.everyone)
         key = RunKey("e", "p", run, rank)
-        owner = SpoolOwner(uuid.uuid4().bytes, this_process(), key)
+        token = os.urandom(TOKEN_SIZE)
+        owner = SpoolOwner(writer_of(token), this_process(), key)
         spool = SpoolWriter(self.home.spool, owner, lambda: None)
         started = RunStarted(time=1.0, entity="e", project="p", run=run, rank=rank)
         spool.put(encode_event(started))
@@ -195,7 +206,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             rank,
             spool,
             RowLog(spool, 0, _fail, _fail, _fail),
-            Delivery(spool.writer, reader),
+            Delivery(spool.writer, reader, token),
             reader,
         )
         self.connect(writer)
@@ -349,7 +360,7 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     def restart_recorder(self) -> None:
         self.log = self.open_log()
-        self.intake = Intake(self.log, lambda: b"")
+        self.intake = Intake(self.log, lambda: b"", KEY)
         for writer in self.everyone:
             if not writer.is_over and writer.spool.folder.exists():
                 writer.delivery.hello(0.0)

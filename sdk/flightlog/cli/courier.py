@@ -44,6 +44,7 @@ class Courier:
         self._starter = DaemonStarter(home)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
+        self._key = b""
         self._window = WINDOW_SIZE_MAX
         self.is_reordered = False  # The disk refused a frame and took a later one.
 
@@ -115,13 +116,13 @@ class Courier:
                 frame = carried.to_record()
                 if frame.writer != speaker:
                     speaker = frame.writer
-                    socket.send(encode(Hello(speaker)))
+                    socket.send(encode(Hello(speaker, self._key)))
                     said += 1
                 socket.send_multipart([frame.pack(), carried.payload])
             # Once more each: when that is answered, all before it is durable.
             writers = list(dict.fromkeys(each.frame.writer for each in group))
             for writer in writers:
-                socket.send(encode(Hello(writer)))
+                socket.send(encode(Hello(writer, self._key)))
             for _ in range(said):
                 self._welcome(socket)
             return {writer: self._welcome(socket) for writer in writers}
@@ -163,6 +164,7 @@ class Courier:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.SNDTIMEO, int(RETRY_S * 1000))
+        self._key = self._home.key
         socket.connect(f"ipc://{path}")
         self._socket = socket
         return socket
