@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flightlog_storage.disk import parse_size
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 class DaemonConfig:
     """Where the daemon works and what it was handed.
 
+    `watchdog_s` is how long the service manager waits for a sign of life.
     `system_interval_s` is between two samples of system metrics; 0: none are taken.
     `low_water` is what is to stay free of the disk, in bytes; None: see `read_disk`.
     """
@@ -30,6 +32,7 @@ class DaemonConfig:
     home: Home
     passed_fd: int | None = None
     notify_address: str | None = None
+    watchdog_s: float | None = None
     system_interval_s: float = SYSTEM_INTERVAL_S
     low_water: int | None = None
 
@@ -46,9 +49,20 @@ def read_config(home: str | None) -> DaemonConfig:
         choose_home(home, env),
         FIRST_PASSED_FD if passed and int(passed) > 0 else None,
         env.get("NOTIFY_SOCKET"),
+        _watchdog(env),
         _interval(env.get("FLIGHTLOG_SYSTEM_INTERVAL_S") or str(SYSTEM_INTERVAL_S)),
         _low_water(env.get("FLIGHTLOG_LOW_WATER")),
     )
+
+
+def _watchdog(env: Mapping[str, str]) -> float | None:
+    """Return the patience of the service manager, if it is this process that it means.
+
+    The two variables outlive the process that they were meant for, in its children.
+    """
+    meant = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    text = env.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if meant and text.isdecimal() and int(text) > 0 else None
 
 
 def _interval(text: str) -> float:

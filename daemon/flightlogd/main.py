@@ -17,9 +17,10 @@ from flightlog_storage.process import this_process
 from flightlog_storage.protocol import TOKEN_SIZE
 from flightlogd.config import VERSION, DaemonConfig
 from flightlogd.disk_guard import guard_disk
+from flightlogd.health import Health
 from flightlogd.intake import Counters, Intake
 from flightlogd.listener import Listener, raise_descriptor_limit
-from flightlogd.notify import notify
+from flightlogd.notify import LIFE_TIMEOUT_S, notify
 from flightlogd.recorder import Recorder
 from flightlogd.supervisor import Supervisor
 from flightlogd.wakes import Durable
@@ -112,19 +113,20 @@ async def _serve(
         worker.tell(durable)
 
     recorder = Recorder(listener, intake, tell)
+    health = Health(config, recorder, (materializer, worker))
     async with anyio.create_task_group() as services:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            services.start_soon(recorder.run)
-            services.start_soon(recorder.guard)
-            services.start_soon(materializer.run)
-            services.start_soon(worker.run)
+            for service in (recorder.run, recorder.guard, health.run):
+                services.start_soon(service)
+            for process in (materializer, worker):
+                services.start_soon(process.run)
             services.start_soon(guard_disk, room)
-            notify(config.notify_address, "READY=1")
+            notify(config.notify_address, "READY=1", timeout_s=LIFE_TIMEOUT_S)
             logger.info("serving %s at %s", config.home.root, listener.path)
             async for number in signals:
                 logger.info("stopping on %s", signal.Signals(number).name)
                 break
-            notify(config.notify_address, "STOPPING=1")
+            notify(config.notify_address, "STOPPING=1", timeout_s=LIFE_TIMEOUT_S)
             services.cancel_scope.cancel()
     recorder.drain()
     tell()

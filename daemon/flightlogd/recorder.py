@@ -38,16 +38,31 @@ class Recorder:
         self._intake = intake
         self._appended = appended
         self._is_failing = False
+        self._turned_at = time.monotonic()
+
+    @property
+    def silence_s(self) -> float:
+        """For how long this has been at one batch, or at nothing."""
+        return time.monotonic() - self._turned_at
+
+    def state(self) -> str:
+        """Return how it goes, in words."""
+        if self._is_failing:
+            return "the disk refuses what is logged; the writers keep their spools"
+        events = self._intake.counters.events
+        return f"{self._intake.active_writers} writers, {events} events since the start"
 
     async def run(self) -> None:
         """Serve until cancelled."""
         descriptor = self._listener.socket.getsockopt(zmq.FD)
         assert isinstance(descriptor, int)
         while True:
+            self._turned_at = time.monotonic()
             # The descriptor tells of changes only, so look before waiting for one.
             while messages := self._arrived():
                 with anyio.CancelScope(shield=True):
                     await self._take(messages)
+                self._turned_at = time.monotonic()
                 await anyio.lowlevel.checkpoint()
             # And other calls on the socket may use a change up: look now and then.
             with anyio.move_on_after(LOOK_INTERVAL_S):
@@ -82,6 +97,9 @@ class Recorder:
             if not self._is_failing:
                 logger.error("%s; the writers keep their spools", error)
             self._is_failing = True
+            # What needs no disk is answered: how the daemon is, what is durable so far.
+            requests = [message for message in messages if len(message.parts) == 1]
+            self._answer(self._intake.take(requests))
             await anyio.sleep(FAILURE_PAUSE_S)
             return
         if self._is_failing:

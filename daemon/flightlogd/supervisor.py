@@ -20,6 +20,7 @@ BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 10.0
 STABLE_AFTER_S = 30.0  # A process that lived so long starts over with the back-off.
 STOP_TIMEOUT_S = 30.0
+START_GRACE_S = 5.0  # Beyond the pause, for a machine that is busy.
 
 
 class Supervisor:
@@ -27,12 +28,13 @@ class Supervisor:
 
     def __init__(self, name: str, command: str, root: Path) -> None:
         """`command` is that of `flightlogd` which the process runs."""
-        self._name = name
+        self.name = name
         self._command = command
         self._root = root
         self._process: subprocess.Popen[bytes] | None = None
         self._wake_fd = -1
         self._told: Durable | None = None
+        self._start_by = 0.0
         self.restarts = 0
 
     @property
@@ -41,6 +43,11 @@ class Supervisor:
         return (
             process.pid if process is not None and process.returncode is None else None
         )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the process runs, or is about to."""
+        return self.pid is not None or time.monotonic() < self._start_by
 
     def tell(self, durable: Durable) -> None:
         """Pass on how far the log is durable; if the pipe is full, it is told later."""
@@ -65,9 +72,10 @@ class Supervisor:
             if time.monotonic() - started > STABLE_AFTER_S:
                 backoff_s = BACKOFF_MIN_S
             self.restarts += 1
+            self._start_by = time.monotonic() + backoff_s + START_GRACE_S
             logger.error(
                 "the %s ended with status %s; again in %.1f s",
-                self._name,
+                self.name,
                 status,
                 backoff_s,
             )
@@ -83,7 +91,7 @@ class Supervisor:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             logger.warning(
-                "the %s is not done; it goes on at the next start", self._name
+                "the %s is not done; it goes on at the next start", self.name
             )
             self._process.kill()
             self._process.wait()

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -258,6 +259,7 @@ class Assets:
                 self._submit(f"file {name}", self._job(name, saved))
             elif not saved.is_begun:
                 saved.is_begun = True
+                self.prepare()
                 self._begin(f"file {name}")
         return [str(path) for path in named.values()]
 
@@ -299,6 +301,11 @@ class Assets:
         self._submit(what, Job(do, partial(self._lose, what)))
 
     # The end
+
+    def prepare(self) -> None:
+        """Be ready for an end that comes with that of the process."""
+        with suppress(RuntimeError):  # It has come: what fails is told and counted.
+            self._storing.prepare()
 
     def finish(self, outputs: "Outputs | None" = None) -> None:
         """Store what is on its way, and what was to be at the end. Idempotent.

@@ -512,6 +512,7 @@ class Run:
         looking = make_looking("watch_outputs", given, str(self.workspace_root))
         interval_s = check_interval("watch_outputs", interval_sec)
         if self.life.writing("watch_outputs") is not None and not self.life.is_left:
+            self.life.assets("watch_outputs").prepare()
             self.life.outputs.watch(looking, interval_s)
 
     def stop_outputs_watch(self) -> None:

@@ -35,21 +35,39 @@ class Storing:
         self._is_closed = False
         self._left = 0
 
+    def prepare(self) -> None:
+        """Make the thread for what comes at the end of the process.
+
+        Raises:
+            RuntimeError: The process is ending, and cannot make one (Python 3.12).
+        """
+        with self._lock:
+            if self._has_thread or self._is_closed:
+                return
+            self._has_thread = True
+            # A daemon thread: the run's end waits for it, and not longer than so.
+            thread = threading.Thread(
+                target=self._run, name="flightlog-storing", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                self._has_thread = False
+                raise
+            self._thread = thread
+
     def submit(self, job: Job) -> None:
         with self._lock:
             if self._is_closed:  # From here to `put` no handler can run.
                 job.failed(TimeoutError("the run is ending"))
                 return
+            try:
+                self.prepare()
+            except RuntimeError as error:
+                job.failed(error)
+                return
             self._left += 1
             self._jobs.put(job)
-            if not self._has_thread:
-                self._has_thread = True
-                # A daemon thread: the run's end waits for it, and not longer than so.
-                thread = threading.Thread(
-                    target=self._run, name="flightlog-storing", daemon=True
-                )
-                thread.start()
-                self._thread = thread
 
     def close(self, timeout_s: float) -> int:
         """Wait for the jobs, at most so long; return how many are not done.

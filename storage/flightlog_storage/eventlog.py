@@ -325,13 +325,18 @@ class EventLog:
             self._files.close(fd)
 
     def _copy_end(self, fd: int, position: int, target: Path) -> None:
-        copy = self._files.create(_unused(self._files, target))
+        path = _unused(self._files, target)
+        copy = self._files.create(path)
         try:
             done = 0
             while data := self._files.pread(fd, _COPY_SIZE, position + done):
                 write_all(self._files, copy, data, done)
                 done += len(data)
             self._files.fdatasync(copy)
+        except OSError:
+            with suppress(OSError):
+                self._files.unlink(path)  # The next start tries again.
+            raise
         finally:
             self._files.close(copy)
 

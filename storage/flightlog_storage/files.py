@@ -4,16 +4,18 @@ The log touches the disk through `FileOps` alone, so that tests can stand in a d
 that fails, or that loses power.
 """
 
+import errno
 import fcntl
 import os
 import sys
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ("FileOps", "RealFiles", "write_all")
+__all__ = ("FileOps", "RealFiles", "read_around", "write_all")
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
+_SECTOR_SIZE = 4096
 
 
 class FileOps(Protocol):
@@ -120,6 +122,28 @@ class RealFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def read_around(files: FileOps, fd: int, size: int, position: int) -> bytes:
+    """Read with zeros in place of what the disk does not give back.
+
+    So a bad sector is damage like any other, and costs what lies in it.
+    """
+    try:
+        return files.pread(fd, size, position)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    end = min(position + size, files.size(fd))
+    pieces: list[bytes] = []
+    while position < end:
+        step = min(_SECTOR_SIZE - position % _SECTOR_SIZE, end - position)
+        try:
+            pieces.append(files.pread(fd, step, position))
+        except OSError:
+            pieces.append(bytes(step))
+        position += step
+    return b"".join(pieces)
 
 
 def write_all(files: FileOps, fd: int, data: bytes, position: int) -> None:

@@ -112,7 +112,7 @@ def recover(folder: Path, files: FileOps) -> Recovered:
                 _read_last(found, file, header)
         finally:
             file.close()
-    for name in survey.rejected:
+    for name in (*survey.rejected, *survey.unreadable):
         _give_up_offsets(folder, files, found, name)
     return found
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import WriterId
-from flightlog_storage.files import FileOps
+from flightlog_storage.files import FileOps, read_around
 from flightlog_storage.frame import (
     ALIGNMENT,
     FRAME_MAGIC,
@@ -82,7 +82,7 @@ class SegmentFile:
         size = max(0, min(size, self.size - position))
         fd = self._files.open(self._path) if self._fd is None else self._fd
         try:
-            self._block = self._files.pread(fd, size, position)
+            self._block = read_around(self._files, fd, size, position)
         finally:
             if fd != self._fd:
                 self._files.close(fd)

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from flightlog_storage.errors import CorruptData, HomeUnusable
-from flightlog_storage.files import FileOps
+from flightlog_storage.files import FileOps, read_around
 from flightlog_storage.scan import SegmentFile, find_salt
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
@@ -32,12 +32,14 @@ __all__ = ("Survey", "header_bytes", "survey_folder")
 class Survey:
     """The segments of a folder in order, and what is wrong with files and headers.
 
-    `rejected` are the files, named like segments, that are not ours to read.
+    `rejected` are the files, named like segments, that are not ours to read;
+    `unreadable` those that the disk does not give back now, though it may again.
     """
 
     segments: tuple[SegmentHeader, ...] = ()
     damages: tuple[Damage, ...] = ()
     rejected: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def survey_folder(folder: Path, files: FileOps) -> Survey:
@@ -49,10 +51,17 @@ def survey_folder(folder: Path, files: FileOps) -> Survey:
     headers: list[SegmentHeader] = []
     damages: list[Damage] = []
     rejected: list[str] = []
+    unreadable: list[str] = []
     for name in files.listdir(folder):
         if first_offset_of(name) is None:
             continue
-        header, why = _read_header(folder / name, files)
+        try:
+            header, why = _read_header(folder / name, files)
+        except OSError as error:
+            why = f"cannot be read: {error.strerror}"
+            damages.append(_header_damage(name, why, lost=True))
+            unreadable.append(name)
+            continue
         if why is not None:
             damages.append(_header_damage(name, why, lost=header is None))
         if header is None:
@@ -64,7 +73,7 @@ def survey_folder(folder: Path, files: FileOps) -> Survey:
         rejected.append(name)
         damages.append(_header_damage(name, "of another log", lost=False))
     damages.extend(_chain_damages(ours))
-    return Survey(ours, tuple(damages), tuple(rejected))
+    return Survey(ours, tuple(damages), tuple(rejected), tuple(unreadable))
 
 
 def _known(headers: Sequence[SegmentHeader]) -> Iterator[SegmentHeader]:
@@ -84,7 +93,7 @@ def header_bytes(path: Path, files: FileOps) -> bytes:
     """Return the bytes of a segment's header, whatever they are."""
     fd = files.open(path)
     try:
-        return files.pread(fd, SEGMENT_HEADER_SIZE, 0)
+        return read_around(files, fd, SEGMENT_HEADER_SIZE, 0)
     finally:
         files.close(fd)
 
@@ -93,14 +102,11 @@ def _read_header(path: Path, files: FileOps) -> tuple[SegmentHeader | None, str 
     """Return a segment's header as far as it can be had, and what is wrong with it."""
     first_offset = first_offset_of(path.name) or 0
     why = None
+    data = header_bytes(path, files)
     try:
-        data = header_bytes(path, files)
-        try:
-            header: SegmentHeader | None = parse_segment_header(data, path.name)
-        except CorruptData as error:
-            header, why = _mended(path, files, data), error.why
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
+        header: SegmentHeader | None = parse_segment_header(data, path.name)
+    except CorruptData as error:
+        header, why = _mended(path, files, data), error.why
     if header is not None and header.version > SEGMENT_VERSION:
         raise HomeUnusable(path, f"segment format {header.version} is too new")
     if header is not None and header.first_offset != first_offset:
@@ -119,6 +125,7 @@ def _mended(path: Path, files: FileOps, data: bytes) -> SegmentHeader | None:
     finally:
         file.close()
     if salt is None:
+        _check_readable(path, files)
         return None
     return SegmentHeader(
         log_id=b"",
@@ -128,6 +135,15 @@ def _mended(path: Path, files: FileOps, data: bytes) -> SegmentHeader | None:
         previous_crc=0,
         created_ns=0,
     )
+
+
+def _check_readable(path: Path, files: FileOps) -> None:
+    """Raise what the disk says of a header that was read around."""
+    fd = files.open(path)
+    try:
+        files.pread(fd, SEGMENT_HEADER_SIZE, 0)
+    finally:
+        files.close(fd)
 
 
 def _log_id_of(headers: Sequence[SegmentHeader]) -> bytes:

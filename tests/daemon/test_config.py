@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,30 @@ def test_a_wrong_low_water_mark_is_told_and_keeps_no_daemon_down(
     assert [record.getMessage() for record in caplog.records] == [
         "FLIGHTLOG_LOW_WATER is no size: 'much'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "seconds"),
+    [
+        ("30000000", None, 30.0),
+        ("30000000", "own", 30.0),
+        ("30000000", "1", None),
+        ("0", None, None),
+        ("soon", None, None),
+        (None, None, None),
+    ],
+    ids=str,
+)
+def test_a_watchdog_counts_that_is_meant_for_this_process(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    usec: str | None,
+    pid: str | None,
+    seconds: float | None,
+) -> None:
+    for name, value in (("WATCHDOG_USEC", usec), ("WATCHDOG_PID", pid)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, str(os.getpid()) if value == "own" else value)
+
+    assert read_config(str(tmp_path)).watchdog_s == seconds

@@ -55,6 +55,7 @@ async def test_one_that_was_killed_is_restarted(home: Home) -> None:
 
         assert supervisor.restarts == 1
         assert second != first
+        assert supervisor.is_kept
 
 
 @pytest.mark.anyio
@@ -117,6 +118,7 @@ def test_told_before_anybody_listens_nothing_happens(home: Home) -> None:
     supervisor = Supervisor("materializer", "materialize", home.root)
 
     supervisor.tell(Durable(LogPosition(0, 1), 1))
+    assert not supervisor.is_kept
     supervisor.stop()
 
     assert supervisor.pid is None

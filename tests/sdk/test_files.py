@@ -343,6 +343,30 @@ def test_a_file_that_a_killed_process_was_to_store_is_counted(
     assert run.lost_count == 1
 
 
+@pytest.mark.parametrize("how", ['run.save("a.txt", policy="end")', ""])
+@pytest.mark.parametrize(
+    "hook", ["", 'atexit.register(run.save, "b.bin", policy="now")']
+)
+def test_a_process_that_ends_without_finish_stores_or_counts_what_it_saved(
+    own_lab: Lab, folder: Path, how: str, hook: str
+) -> None:
+    done = own_lab.execute(
+        f"""
+        import atexit, flightlog
+        run = flightlog.init(project="files", id="r")
+        {how}
+        {hook}
+        """
+    )
+
+    run = own_lab.ended("r", project="files")
+
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    stored = {file.name for file in run.files()}
+    assert ("a.txt" in stored) == bool(how)
+    assert ("b.bin" in stored) + run.lost_count == bool(hook)
+
+
 def test_a_run_that_ends_well_has_lost_nothing_that_it_saved(
     own_lab: Lab, folder: Path
 ) -> None:

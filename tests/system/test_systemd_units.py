@@ -1,5 +1,6 @@
 """The shipped systemd units, checked by systemd itself."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ import pytest
 pytestmark = pytest.mark.once
 
 UNITS = Path(__file__).parents[2] / "systemd"
+SCOPES = ("user", "system")
+EXPOSURE_MAX = 15  # Tenths, of 100.
 VERIFY_TIMEOUT_S = 60
 
 needs_systemd = pytest.mark.skipif(
@@ -17,35 +20,89 @@ needs_systemd = pytest.mark.skipif(
 )
 
 
-@needs_systemd
-@pytest.mark.parametrize("scope", ["user", "system"])
-def test_units_are_clean(
-    scope: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # verify insists that the program exists; the user's name it leaves alone.
+needs_root = pytest.mark.skipif(
+    shutil.which("systemd-tmpfiles") is None or os.getuid() != 0,
+    reason="systemd-tmpfiles is not installed, or we are not root",
+)
+
+
+@pytest.fixture(params=SCOPES)
+def scope(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """One of both, its units in `tmp_path` with a program that exists."""
+    scope: str = request.param
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     program = tmp_path / "flightlogd"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     for source in (UNITS / scope).iterdir():
-        text = re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={program}", source.read_text())
+        text = re.sub(r"(?m)^(Exec\w+=-?)\S+", rf"\g<1>{program}", source.read_text())
         (tmp_path / source.name).write_text(text)
-    units = sorted(tmp_path.glob("flightlog.*"))
+    return scope
 
-    done = subprocess.run(
-        ["systemd-analyze", f"--{scope}", "--man=no", "verify", *units],
+
+def analyze(scope: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", f"--{scope}", "--man=no", *arguments],
         check=False,
         capture_output=True,
         text=True,
         timeout=VERIFY_TIMEOUT_S,
     )
 
+
+@needs_systemd
+def test_units_are_clean(scope: str, tmp_path: Path) -> None:
+    done = analyze(scope, "verify", *sorted(tmp_path.glob("flightlog.*")))
+
     ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line]
     assert ours == []
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("scope", ["user", "system"])
+@needs_systemd
+def test_little_is_exposed(scope: str, tmp_path: Path) -> None:
+    unit = tmp_path / "flightlog.service"
+
+    done = analyze(
+        scope, "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", unit
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+@needs_root
+def test_the_user_and_the_folders_are_made(tmp_path: Path) -> None:
+    for kind in ("sysusers", "tmpfiles"):
+        folder = tmp_path / f"etc/{kind}.d"
+        folder.mkdir(parents=True)
+        shutil.copy(UNITS / f"{kind}.d/flightlog.conf", folder)
+
+    for command in (["systemd-sysusers"], ["systemd-tmpfiles", "--create"]):
+        subprocess.run(
+            [*command, f"--root={tmp_path}", "flightlog.conf"],
+            check=True,
+            timeout=VERIFY_TIMEOUT_S,
+        )
+
+    name, _, uid, *_ = (tmp_path / "etc/passwd").read_text().split(":")
+    assert name == "flightlog"
+    for path in ("run/flightlog", "var/lib/flightlog"):
+        made = os.stat(tmp_path / path)
+        assert (made.st_mode & 0o777, made.st_uid) == (0o700, int(uid))
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_what_trainers_have_is_left_to_them(name: str) -> None:
+    """The score would rather have both."""
+    service = (UNITS / name / "flightlog.service").read_text()
+
+    assert "PrivateTmp=" not in service, "inputs lie in /tmp, too"
+    assert "RemoveIPC=" not in service, "trainers have shared memory"
+
+
+@pytest.mark.parametrize("scope", SCOPES)
 def test_program_is_an_absolute_path(scope: str) -> None:
     service = (UNITS / scope / "flightlog.service").read_text()
 
