@@ -4,7 +4,11 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
+import sys
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -12,6 +16,7 @@ import pyarrow as pa
 from anyio import to_thread
 
 from flightlog_storage.disk import DiskRoom
+from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.inotify import FolderEvent, FolderWatch
 from flightlog_storage.logreader import LogPosition
 from flightlog_storage.projector import Projector
@@ -44,11 +49,15 @@ def run(config: DaemonConfig, wake_fd: int) -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)  # A predecessor may be in its last transaction.
     os.set_blocking(wake_fd, False)
     pa.set_memory_pool(pa.system_memory_pool())  # Which can give back what it freed.
-    projector = Projector(home)
+    refused: Sequence[Exception] = ()
     try:
-        anyio.run(_serve, config, projector, wake_fd)
-    finally:
-        projector.close()
+        with closing(Projector(home)) as projector:
+            anyio.run(_serve, config, projector, wake_fd)
+    except* (OSError, HomeUnusable, sqlite3.OperationalError) as group:
+        refused = group.exceptions
+    if refused:  # By the disk, say; whoever comes next may have better luck.
+        logger.error("states and histories cannot be kept: %s", refused[0])
+        sys.exit(1)
 
 
 async def _serve(config: DaemonConfig, projector: Projector, wake_fd: int) -> None:

@@ -29,6 +29,7 @@ __all__ = (
     "KEY",
     "Trainer",
     "daemon",
+    "enlarge",
     "environment",
     "flightlogd",
     "folded_offset",
@@ -126,6 +127,11 @@ def wait_until(
             return value
         assert time.monotonic() < deadline, f"waited {timeout_s} s in vain {what}"
         select.select([], [], [], POLL_INTERVAL_S)
+
+
+def enlarge(folder: Path) -> None:
+    """Give a small disk room."""
+    subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True, timeout=30)
 
 
 # --- the daemon ---

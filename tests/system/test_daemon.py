@@ -23,6 +23,7 @@ from tests.system.harness import (
     KEY,
     Trainer,
     daemon,
+    enlarge,
     flightlogd,
     folded_offset,
     frames_in_log,
@@ -31,6 +32,7 @@ from tests.system.harness import (
     make_home,
     read_rows,
     run_state,
+    small_disk,
     start_daemon,
     status,
     stop_daemon,
@@ -632,39 +634,41 @@ def test_a_lost_socket_file_is_made_anew(home: Home) -> None:
 @pytest.mark.fault(11)
 def test_training_outlives_a_full_disk_under_the_log(tmp_path: Path) -> None:
     home = make_home(tmp_path)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=0700", "none", home.log],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
     filler = home.log / "filler"
-    try:
-        with daemon(home):
-            trainer = Trainer(home, 60_000, how="wait")
-            trainer.expect("ready")
-            filler.write_bytes(bytes(1 << 20))
+    with small_disk(home.log, "2m"), daemon(home):
+        trainer = Trainer(home, 60_000, how="wait")
+        trainer.expect("ready")
+        filler.write_bytes(bytes(1 << 20))
 
-            trainer.expect("logged")
-            wait_until(lambda: "keep their spools" in home.daemon_log.read_text())
-            filler.unlink()
-            subprocess.run(
-                ["mount", "-o", "remount,size=64m", home.log], check=True, timeout=30
-            )
-            wait_until(lambda: "written again" in home.daemon_log.read_text())
-            trainer.go_on()
+        trainer.expect("logged")
+        wait_until(lambda: "keep their spools" in home.daemon_log.read_text())
+        filler.unlink()
+        enlarge(home.log)
+        wait_until(lambda: "written again" in home.daemon_log.read_text())
+        trainer.go_on()
 
-            assert trainer.wait() == 0
-            wait_until(lambda: not any(home.spool.iterdir()))
-            assert len(read_rows(home)) == 60_000
-            state = run_state(home)
-            assert state is not None
-            assert (state.state, state.lost_count) == (State.FINISHED, 0)
-            frames_in_log(home)
-    finally:
-        subprocess.run(["umount", "-l", home.log], check=True, timeout=30)
+        assert trainer.wait() == 0
+        wait_until(lambda: not any(home.spool.iterdir()))
+        assert len(read_rows(home)) == 60_000
+        state = run_state(home)
+        assert state is not None
+        assert (state.state, state.lost_count) == (State.FINISHED, 0)
+        frames_in_log(home)
+
+
+@pytest.mark.fault(11)
+def test_a_full_disk_under_the_histories_is_told_and_tried_again(
+    tmp_path: Path,
+) -> None:
+    home = make_home(tmp_path)
+    with small_disk(home.histories, "64k"), daemon(home):
+        Trainer(home, 140_000).wait()  # So many that a part is due.
+        wait_until(lambda: "cannot be kept" in home.daemon_log.read_text())
+        enlarge(home.histories)
+        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+
+        assert len(read_rows(home)) == 140_000
+        assert "Traceback" not in home.daemon_log.read_text()
 
 
 # --- spools of the dead ---
