@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import click
 import msgspec
@@ -15,12 +16,19 @@ import msgspec
 from flightlog_storage.errors import HomeLocked, HomeUnusable
 from flightlog_storage.home import Home
 from flightlogd.config import VERSION, DaemonConfig, read_config
+from flightlogd.install import (
+    InstallRefused,
+    Service,
+    system_service,
+    user_service,
+)
 
 __all__ = ("main",)
 
 START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 40.0
 POLL_INTERVAL_S = 0.02
+SYSTEM_HOME = "/var/lib/flightlog"
 EXIT_FAILED, EXIT_UNREACHABLE = 1, 4
 
 _home = click.option(
@@ -144,6 +152,68 @@ def status(home: str | None, as_json: bool) -> None:
     disk = {f"disk_{name}": value for name, value in (fields.pop("disk") or {}).items()}
     for name, value in (fields | disk | counters).items():
         click.echo(f"{name:22} {value}")
+
+
+_user = click.option("--user", is_flag=True, help="Your own, not the machine's.")
+_dry = click.option("--dry-run", is_flag=True, help="Show it, and change nothing.")
+_root = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    default=Path("/"),
+    help="Below this folder, that of an image or a package.",
+)
+
+
+@main.command()
+@_home
+@_user
+@_dry
+@_root
+def install_service(home: str | None, user: bool, dry_run: bool, root: Path) -> None:
+    """Write systemd's files for this home and interpreter; say what to run then.
+
+    Without --user: a service of the machine, under a user "flightlog" of its own, whose
+    home is /var/lib/flightlog unless --home is given.
+    """
+    try:
+        service = _service(home, user, root)
+        if not dry_run:
+            service.write()
+            if user:
+                _find_home(home).create()
+    except (InstallRefused, HomeUnusable, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for path, text in service.contents.items():
+        click.echo(f"{path}\n\n{text}" if dry_run else f"wrote {path}")
+    click.echo("then:")
+    for line in (*service.before, f"{service.systemctl} daemon-reload"):
+        click.echo(f"  {line}")
+    for line in (service.enable, *service.after):
+        click.echo(f"  {line}")
+
+
+@main.command()
+@_user
+@_dry
+@_root
+def uninstall_service(user: bool, dry_run: bool, root: Path) -> None:
+    """Delete what install-service wrote; homes stay."""
+    try:
+        service = _service(None, user, root)
+        done = service.there() if dry_run else service.delete()
+    except (InstallRefused, HomeUnusable, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for path in done:
+        click.echo(f"{'would delete' if dry_run else 'deleted'} {path}")
+    click.echo(f"then:\n  {service.systemctl} daemon-reload")
+
+
+def _service(home: str | None, user: bool, root: Path) -> Service:
+    if not user:
+        return system_service(Path(home or SYSTEM_HOME), root)
+    from platformdirs import user_config_path  # Loaded late: help must be quick.
+
+    return user_service(_find_home(home), user_config_path(), root)
 
 
 @main.command(hidden=True)

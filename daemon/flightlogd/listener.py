@@ -83,8 +83,9 @@ class Listener:
         if not self.is_accepting and used < REBIND_SHARE * limit:
             self._accept()
             return "connections are accepted again"
-        if self._is_ours and _inode(self.path) != self._inode:
+        if self._inode is None or _inode(self.path) != self._inode:
             self._replace()
+            self._is_ours = True  # Also where one was handed over that nobody finds.
             self._accept()
             return "the socket file was gone: bound anew"
         return None

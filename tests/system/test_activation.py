@@ -95,6 +95,21 @@ def test_the_socket_handed_over_outlives_the_daemon(
         assert home.socket.exists()
 
 
+@needs_systemd
+def test_a_socket_handed_over_and_deleted_is_bound_anew(
+    home: Home, activator: "subprocess.Popen[bytes]"
+) -> None:
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(home.socket))
+        wait_until(lambda: status(home))
+
+        home.socket.unlink()
+
+        wait_until(home.socket.exists)
+        assert status(home)["pid"] == activator.pid
+        assert os.stat(home.socket).st_mode & 0o777 == 0o600
+
+
 def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
     home: Home, tmp_path: Path
 ) -> None:
