@@ -43,6 +43,7 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM)
 def run(config: DaemonConfig, wake_fd: int) -> None:
     """Project until the recorder closes the other end of `wake_fd`."""
     home = config.home
+    home.create()  # A folder may have been deleted, which the last one died of.
     lock = os.open(
         home.root / "materializer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -76,7 +77,13 @@ class Recorder:
             self._appended()
 
     def _guard(self) -> None:
-        done = self._listener.guard()
+        try:
+            done = self._listener.guard()
+        except OSError as error:
+            # No new writer would find this daemon. The next one has another socket.
+            logger.error("the socket cannot be made anew (%s): stopping", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         if done:
             logger.warning("%s", done)
 

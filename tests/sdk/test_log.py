@@ -256,6 +256,16 @@ def test_keys_are_kept(lab: Lab, key: str) -> None:
 
 
 @pytest.mark.fault(31)
+@pytest.mark.fault(48)
+def test_the_longest_keys_and_those_that_are_no_text_are_kept(lab: Lab) -> None:
+    run = flightlog.init()
+    run.log({"a\ud800": 1.5, "x" * 1024: 2.5, "é" * 512: 3.5})
+
+    (row,) = finished(lab, run).scan_history()
+
+    assert (row["a\\ud800"], row["x" * 1024], row["é" * 512]) == (1.5, 2.5, 3.5)
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["first", "again"])
 def test_mappings_with_odd_keys_harm_no_row(lab: Lab, first: bool) -> None:
     run = flightlog.init()

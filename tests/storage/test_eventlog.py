@@ -264,6 +264,63 @@ def test_torn_end_is_cut_and_kept_aside(cut: int) -> None:
     check_usable(disk)
 
 
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("size", range(64, len(DATA), 8))
+def test_zeros_in_place_of_the_end_are_a_torn_end(size: int) -> None:
+    disk = SimFS()
+    disk.put(SEGMENT, DATA[:size] + bytes(len(DATA) - size))
+
+    log = start(disk, seed=1)
+
+    whole = [s for s in STORED if end_of(s[0]) <= size]
+    assert frames_of(read(disk)) == whole
+    assert bool(log.recovery) == (whole != STORED)
+    assert start(disk, seed=2).recovery == ()
+    check_usable(disk)
+
+
+@pytest.mark.fault(9)
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (0, 2), (1, 3), (2, 3)])
+def test_frames_that_changed_places_are_not_taken_for_each_other(
+    first: int, second: int
+) -> None:
+    ends = [end_of(s[0]) for s in STORED]
+    frames = [
+        DATA[end - size_of(s[1]) : end] for s, end in zip(STORED, ends, strict=True)
+    ]
+    frames[first], frames[second] = frames[second], frames[first]
+    disk = SimFS()
+    disk.put(SEGMENT, DATA[:64] + b"".join(frames))
+
+    log = start(disk, seed=1)
+
+    kept = frames_of(read(disk))
+    assert kept == [s for s in STORED if s in kept], (
+        "in their order, none of them twice"
+    )
+    assert log.recovery
+    assert log.end_offset >= STORED[-1][0].offset_end
+    check_appends(disk)
+
+
+@pytest.mark.fault(25)
+def test_a_clock_that_jumps_changes_no_order(tmp_path: Path) -> None:
+    day_ns = 86_400 * 10**9
+    times = iter([5000 * day_ns, 4999 * day_ns, 9000 * day_ns, 1])
+    folder = tmp_path / "log"
+    for sequence in range(1, 4):
+        log = EventLog.open(
+            folder, now_ns=lambda: next(times, 0), quarantine=tmp_path / "quarantine"
+        )
+        log.append([frame(WRITERS[0], sequence, bytes([sequence]))])
+        log.close()
+
+    found = frames_of(read(None, folder))
+
+    assert [payload for _, payload in found] == [b"\1", b"\2", b"\3"]
+    assert verify(folder).sound
+
+
 def end_of(placed: Frame) -> int:
     """Where a frame of the small log ends."""
     position = 64

@@ -3,6 +3,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,25 @@ def test_a_crash_while_projections_are_set_aside_deletes_no_part(
     project(recorded.home, recorded.log.durable)
 
     assert parts <= {path.name for path in recorded.home.quarantine.glob("*/*/*/*")}
+
+
+@pytest.mark.fault(61, 62)
+@pytest.mark.parametrize("number", [1, 4, 9])
+@pytest.mark.parametrize("place", ["write_part", "set_checkpoint", "save_run"])
+def test_state_of_another_version_is_made_again_through_crashes(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, place: str, number: int
+) -> None:
+    ends = fill(recorded)
+    project(recorded.home, recorded.log.durable)
+    before = states(recorded.home), histories(recorded.home)
+    with closing(sqlite3.connect(recorded.home.state)) as connection, connection:
+        connection.execute("UPDATE checkpoint SET schema_version = 1")
+
+    project_crashing(recorded, ends, monkeypatch, place, number)
+
+    assert (states(recorded.home), histories(recorded.home)) == before
+    with Database.open_reader(recorded.home.state) as database:
+        assert database.checkpoint().offset == recorded.log.end_offset
 
 
 def test_another_log_in_its_place_is_projected_instead(

@@ -22,12 +22,13 @@ from flightlog_storage.eventlog import LogReader, StoredFrame
 from flightlog_storage.history import Query
 from flightlog_storage.home import Home
 from flightlog_storage.reader import HomeReader
-from flightlog_storage.runstate import RunState
+from flightlog_storage.runstate import RunState, State
 from flightlogd.client import ask_status
 
 __all__ = (
     "KEY",
     "Trainer",
+    "assert_whole",
     "daemon",
     "enlarge",
     "environment",
@@ -347,6 +348,17 @@ def read_rows(home: Home, run: str = KEY[2]) -> list[tuple[int, int]]:
     """Return (step, n) of each row of a run."""
     found = history(home, run)
     return [] if found is None else [(r["_step"], r["n"]) for r in found.to_dicts()]
+
+
+def assert_whole(home: Home, trainer: Trainer, rows: int) -> None:
+    """Check that a trainer's rows are there, once, in a log without damage."""
+    assert trainer.wait() == 0
+    wait_until(lambda: not any(home.spool.iterdir()), what="for the spool to be taken")
+    assert read_rows(home) == [(n, n) for n in range(rows)]
+    state = run_state(home)
+    assert state is not None
+    assert (state.state, state.lost_count) == (State.FINISHED, 0)
+    frames_in_log(home)
 
 
 def frames_in_log(home: Home) -> list[StoredFrame]:

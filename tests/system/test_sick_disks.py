@@ -13,12 +13,12 @@ import pytest
 from tests.system.harness import (
     KEY,
     Trainer,
+    assert_whole,
     daemon,
     folded_offset,
     frames_in_log,
     make_home,
     read_rows,
-    run_state,
     status,
     wait_until,
 )
@@ -26,7 +26,6 @@ from tests.system.harness import (
 from flightlog_storage.database import Database
 from flightlog_storage.home import Home
 from flightlog_storage.projector import reset_projections
-from flightlog_storage.runstate import State
 
 ROWS = 100_000
 REFUSED = "keep their spools"
@@ -70,17 +69,6 @@ def told(home: Home, words: str) -> bool:
     return words in home.daemon_log.read_text()
 
 
-def check_whole(home: Home, trainer: Trainer, rows: int = ROWS) -> None:
-    """Check that a trainer's rows are there, once, in a log without damage."""
-    assert trainer.wait() == 0
-    wait_until(lambda: not any(home.spool.iterdir()), what="for the spool to be taken")
-    assert read_rows(home) == [(n, n) for n in range(rows)]
-    state = run_state(home)
-    assert state is not None
-    assert (state.state, state.lost_count) == (State.FINISHED, 0)
-    frames_in_log(home)
-
-
 @pytest.mark.fault(15)
 def test_a_batch_whose_sync_fails_goes_into_a_new_segment(home: Home) -> None:
     with daemon(home) as process:
@@ -92,7 +80,7 @@ def test_a_batch_whose_sync_fails_goes_into_a_new_segment(home: Home) -> None:
             wait_until(lambda: told(home, REFUSED) and told(home, HEALED))
         trainer.go_on()
 
-        check_whole(home, trainer)
+        assert_whole(home, trainer, ROWS)
         assert len(list(home.log.iterdir())) > 1
 
 
@@ -122,7 +110,7 @@ def test_a_disk_that_refuses_for_long_costs_nothing(home: Home, fault: str) -> N
         wait_until(lambda: told(home, HEALED))
         trainer.go_on()
 
-        check_whole(home, trainer)
+        assert_whole(home, trainer, ROWS)
 
 
 def failed_again(home: Home, count: int) -> dict[str, int] | None:
@@ -142,7 +130,7 @@ def test_a_segment_that_cannot_be_read_keeps_nobody_waiting(home: Home) -> None:
     with daemon(home, prefix=[*fault, "-e", "inject=pread64:error=EIO"]):
         trainer = Trainer(home, 1000)
 
-        check_whole(home, trainer, 1000)
+        assert_whole(home, trainer, 1000)
         wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
         with Database.open_reader(home.state) as database:
             assert [row.id for row in database.find_runs()] == ["second", KEY[2]]
@@ -164,4 +152,4 @@ def test_nobody_waits_for_a_slow_disk_but_the_acks(home: Home) -> None:
             assert sum(stored.frame.count for stored in frames_in_log(home)) < ROWS
         trainer.go_on()
 
-        check_whole(home, trainer)
+        assert_whole(home, trainer, ROWS)
