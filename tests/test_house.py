@@ -42,6 +42,7 @@ CONTRACT = {
         "protocol",
         "spool",
         "spool_reader",
+        "spool_room",
         "spool_writer",
         "staging",
         "trees",

@@ -14,6 +14,7 @@ from flightlog_storage.home import Home
 from flightlog_storage.process import this_process
 from flightlog_storage.protocol import TOKEN_SIZE, writer_of
 from flightlog_storage.spool import SpoolOwner
+from flightlog_storage.spool_room import SpoolCaps
 from flightlog_storage.spool_writer import SpoolWriter
 
 __all__ = ("Recording",)
@@ -22,7 +23,9 @@ __all__ = ("Recording",)
 class Recording:
     """One writer's way from the training loop to the daemon."""
 
-    def __init__(self, home: Home, run: RunKey, forked: bool) -> None:
+    def __init__(
+        self, home: Home, run: RunKey, forked: bool, caps: SpoolCaps | None = None
+    ) -> None:
         """Open the spool and start the sender.
 
         Raises:
@@ -30,9 +33,10 @@ class Recording:
         """
         token = os.urandom(TOKEN_SIZE)
         owner = SpoolOwner(writer_of(token), this_process(), run, forked)
-        self.spool = SpoolWriter(home.spool, owner, lambda: None)
+        self.spool = SpoolWriter(home.spool, owner, lambda: None, caps)
         self.dropped_count = 0
         self._reported_count = 0
+        self._refusal = ""
         self._sender = Sender(home, self.spool, token)
         self._sender.on_round = self._report_drops
         self.spool.wake = self._sender.wake
@@ -69,6 +73,7 @@ class Recording:
         """
         with self.spool.lock:
             self.dropped_count += 1
+            self._refusal = error.strerror or str(error)
             self.spool.note(self._gap())
         if not self._has_warned:
             self._has_warned = True
@@ -116,5 +121,5 @@ class Recording:
     def _gap(self) -> bytes:
         """Return the event that counts what was dropped and not yet reported."""
         count = self.dropped_count - self._reported_count
-        reason = "the disk refused the spool"
+        reason = f"the spool was refused: {self._refusal}"
         return encode_event(Gap(time=time.time(), count=count, reason=reason))

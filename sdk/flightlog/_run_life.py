@@ -154,7 +154,7 @@ class RunLife:
     def _open(self, forked: bool) -> Recording:
         spec = self.spec
         key = RunKey(spec.entity, spec.project, spec.id, spec.rank)
-        recording = Recording(spec.home, key, forked)
+        recording = Recording(spec.home, key, forked, spec.caps)
         recording.record(
             RunStarted(
                 time=time.time(),

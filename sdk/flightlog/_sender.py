@@ -112,6 +112,7 @@ class Sender:
     def _deliver(self) -> None:
         idle_rounds = 0
         while not self._is_done() and not self._refused:
+            self._spool.room.look()
             if self._socket is None and not self._connect():
                 self._news.wait(RECONNECT_S)
                 continue

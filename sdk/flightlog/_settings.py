@@ -12,6 +12,7 @@ from flightlog_storage.disk import parse_size
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.home import Home, choose_home
 from flightlog_storage.process import parent_process
+from flightlog_storage.spool_room import SpoolCaps
 
 __all__ = (
     "MODES",
@@ -48,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     rank: int | None
     quiet: bool
     low_water: int | None
+    caps: SpoolCaps
 
 
 def read_settings() -> Settings:
@@ -75,6 +77,7 @@ def read_settings() -> Settings:
         rank=_rank(),
         quiet=env.get("FLIGHTLOG_QUIET") in ("1", "true"),
         low_water=_size("FLIGHTLOG_LOW_WATER"),
+        caps=_caps(),
     )
 
 
@@ -189,6 +192,14 @@ def _rank() -> int | None:
                 raise UsageError(f"{variable} is {value!r}; it must be a number")
             return int(value)
     return None
+
+
+def _caps() -> SpoolCaps:
+    found = {
+        "own": _size("FLIGHTLOG_SPOOL_SIZE_MAX"),
+        "all": _size("FLIGHTLOG_SPOOLS_SIZE_MAX"),
+    }
+    return SpoolCaps(**{what: size for what, size in found.items() if size is not None})
 
 
 def _size(variable: str) -> int | None:

@@ -20,6 +20,7 @@ from flightlog._settings import (
 from flightlog._values import plain, plain_text
 from flightlog.errors import UsageError
 from flightlog_storage.home import Home
+from flightlog_storage.spool_room import SpoolCaps
 
 __all__ = ("RESUME", "RunSpec", "check_snapshot", "describe", "make_spec")
 
@@ -46,6 +47,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     forked: bool = False
     quiet: bool = False
     low_water: int | None = None
+    caps: SpoolCaps = SpoolCaps()
     workspace: Path = Path()
 
     @property
@@ -90,6 +92,7 @@ def make_spec(
         allow_val_change=hasattr(sys, "ps1") if allow is None else bool(allow),
         quiet=settings.quiet,
         low_water=settings.low_water,
+        caps=settings.caps,
         workspace=find_workspace(arguments["workspace_root"]),
     )
     return spec, config

@@ -25,6 +25,7 @@ from flightlog_storage.spool import (
     reserve_path,
     write_owner,
 )
+from flightlog_storage.spool_room import SpoolCaps, SpoolRoom
 
 __all__ = ("CHUNK_SIZE", "Shape", "SpoolWriter")
 
@@ -75,15 +76,20 @@ class SpoolWriter:
         "pending",
         "position",
         "release",
+        "room",
         "shapes",
         "wake",
         "writer",
     )
 
     def __init__(
-        self, spool: Path, owner: SpoolOwner, wake: Callable[[], None]
+        self,
+        spool: Path,
+        owner: SpoolOwner,
+        wake: Callable[[], None],
+        caps: SpoolCaps | None = None,
     ) -> None:
-        """Open a new spool in the folder `spool`.
+        """Open a new spool in the folder `spool`; its first chunk has no cap.
 
         Raises:
             OSError: The disk refuses.
@@ -101,6 +107,7 @@ class SpoolWriter:
         self.wake = wake
         self.position = 0
         self.new_lock()
+        self.room = SpoolRoom(spool, caps or SpoolCaps())
         self._mappable = file_system_type(spool) in _MAPPABLE
         self._folder = spool / f".new-{owner.writer.hex()}"
         self._folder.mkdir(mode=0o700)
@@ -226,6 +233,7 @@ class SpoolWriter:
         with self.lock:
             self._is_rolling = True
             try:
+                self.room.check(self._folder, _chunk_size(need))
                 self._open_chunk(first_sequence=0, need=need)
             except OSError:
                 if self.is_open or self._lock_fd < 0:  # Or it is a child's no more.
@@ -332,7 +340,7 @@ class SpoolWriter:
             self._lock_fd = -1
 
     def _open_chunk(self, first_sequence: int, need: int) -> None:
-        size = max(CHUNK_SIZE, CHUNK_HEADER_SIZE + need)
+        size = _chunk_size(need)
         number = self.chunk + 1
         new = self._folder / ".new-chunk"
         fd = os.open(new, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -347,6 +355,7 @@ class SpoolWriter:
             os.close(fd)
             raise
         new.rename(chunk_path(self._folder, number))
+        self.room.add(number, size)
         self._go_on_in(number, size, data, committed)
 
     def _open_reserve(self) -> None:
@@ -393,3 +402,7 @@ class SpoolWriter:
                 return mapping, memoryview(mapping)[:8].cast("Q")
         os.pwrite(fd, header, 0)
         return PlainBuffer(fd, size), [0]
+
+
+def _chunk_size(need: int) -> int:
+    return max(CHUNK_SIZE, CHUNK_HEADER_SIZE + need)

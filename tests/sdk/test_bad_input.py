@@ -104,6 +104,8 @@ def test_wrong_arguments_of_log_are_told_and_harm_nothing(
         ("RANK", "one"),
         ("FLIGHTLOG_RESUME", "maybe"),
         ("FLIGHTLOG_LOW_WATER", "much"),
+        ("FLIGHTLOG_SPOOL_SIZE_MAX", "none"),
+        ("FLIGHTLOG_SPOOLS_SIZE_MAX", "-1"),
     ],
 )
 def test_wrong_variables_are_told(lab: Lab, variable: str, value: str) -> None:
