@@ -291,6 +291,14 @@ def test_a_process_that_keeps_dying_is_found(home: Home) -> None:
         assert "its materializer ended 1 times" in advice(home, where="daemon")["what"]
 
 
+def test_a_nearly_full_disk_is_found(home: Home) -> None:
+    with daemon(home, environ={"FLIGHTLOG_LOW_WATER": "9000TiB"}):
+        (found,) = of_home(home)
+
+    assert "less than its low-water mark, 9895.6 TB" in found["what"]
+    assert found["cure"].startswith("flightlog gc ")
+
+
 def test_a_log_that_nobody_folds_is_found(recorded: Recorded) -> None:
     home = recorded.home
     recorded.start("r")

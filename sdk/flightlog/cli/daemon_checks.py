@@ -11,7 +11,9 @@ from shlex import quote
 import msgspec
 
 from flightlog.cli.findings import Advice
+from flightlog.cli.output import sized
 from flightlog_storage.checkpoint import read_checkpoint
+from flightlog_storage.disk import DiskState
 from flightlog_storage.home import DaemonInfo, Home
 from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
 
@@ -29,6 +31,7 @@ class DaemonStatus(msgspec.Struct, frozen=True):
     is_accepting: bool
     materializer_restarts: int
     worker_restarts: int = 0
+    disk: DiskState | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -105,6 +108,15 @@ def _of_status(home: Home, status: DaemonStatus) -> Iterator[Advice]:
             why="what further processes log waits in their spools",
             cure="raise its limit (ulimit -n, LimitNOFILE), then "
             + _flightlogd("stop", home),
+        )
+    if status.disk is not None and status.disk.is_low:
+        yield Advice(
+            where="home",
+            what=f"{sized(status.disk.free)} are free on the disk of "
+            f"{status.disk.folder}, less than its low-water mark, "
+            f"{sized(status.disk.low_water)}",
+            why="archives and outputs wait, and system metrics are left out",
+            cure=f"flightlog gc --home {quote(str(home.root))}, or make room",
         )
     restarts = {
         "materializer": status.materializer_restarts,
