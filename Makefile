@@ -1,16 +1,17 @@
 # VENV: where an environment is made. PYTHON: with which interpreter. ARGS: for pytest.
 PYTHON ?= python3
 demo: VENV ?= .venv-demo
-test torture lint bench: VENV ?= .venv-test
+test torture mutants lint bench: VENV ?= .venv-test
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 ARGS ?= -q -n auto --dist loadfile
 PEERS ?=
-.PHONY: help demo test torture lint bench
+.PHONY: help demo test torture mutants lint bench
 
 help:
 	@echo "make demo   a small training run, logged and read back (in .venv-demo)"
 	@echo "make test   install and run all tests (in .venv-test)"
 	@echo "make torture what kills and cuts at random, a hundred times as much"
+	@echo "make mutants takes out each sync and check in turn: some test must fail"
 	@echo "make lint   formatting, lint and types (in .venv-test)"
 	@echo "make bench  the benchmarks, beside peers in environments of their own"
 
@@ -33,6 +34,13 @@ torture:
 		tests/system/test_kills.py tests/system/test_gc.py tests/system/test_output_kills.py \
 		tests/system/test_recorded_writes.py \
 		tests/system/test_kill_sweep.py tests/storage/test_spool.py --timeout 0"
+
+# Some minutes. For instance: make mutants MODULES="eventlog parts"
+mutants:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --group test --editable .
+	$(VENV)/bin/python -m tests.mutations $(MODULES)
 
 lint:
 	$(PYTHON) -m venv $(VENV)

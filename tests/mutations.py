@@ -1,0 +1,209 @@
+"""Each sync, checksum and check of a sequence, taken out in turn: a test must fail.
+
+`make mutants` runs this, in copies of the working tree. It fails when some change
+survives, which its line names, and when a place has no tests here that should notice.
+"""
+
+import argparse
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("storage/flightlog_storage", "daemon/flightlogd")
+COPIED = ("sdk", "storage", "daemon", "tests", "docs", "pyproject.toml", "README.md")
+TIMEOUT_S = 900  # Who hangs until then is noticed, too.
+
+SYNCS = {"fsync", "fdatasync", "fsync_dir", "_sync", "sync"}
+CHECKSUM = re.compile(r"crc|sha256|digest|checksum")
+FULL, OFF = "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
+
+STORAGE, DAEMON, SDK, SYSTEM = (
+    f"tests/{each}/test_" for each in ("storage", "daemon", "sdk", "system")
+)
+POWER = "tests/simulation/test_power_loss.py"
+WRITES = f"{SYSTEM}recorded_writes.py"
+# By module: the tests that should notice, the quick ones first.
+TESTS = {
+    "blobs": (f"{STORAGE}blobs.py", WRITES),
+    "carried": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
+    "catalog": (f"{STORAGE}catalog.py",),
+    "connection": (f"{STORAGE}database.py", WRITES),
+    "eventlog": (POWER, f"{STORAGE}eventlog.py", WRITES),
+    "export_reader": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
+    "files": (f"{STORAGE}home.py", f"{STORAGE}projector.py", WRITES),
+    "folding": (f"{STORAGE}folding.py", f"{STORAGE}projector.py"),
+    "frame": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
+    "home": (f"{STORAGE}home.py",),
+    "known_frames": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
+    "logreader": (f"{STORAGE}eventlog.py",),
+    "part_reader": (f"{STORAGE}parts.py", f"{SDK}cli.py"),
+    "parts": (f"{STORAGE}parts.py", f"{STORAGE}projector.py", WRITES),
+    "projector": (f"{STORAGE}projector.py",),
+    "protocol": (f"{STORAGE}protocol.py",),
+    "scan": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
+    "segment": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
+    "spool_reader": (f"{STORAGE}spool.py",),
+    "survey": (f"{STORAGE}eventlog.py",),
+    "verification": (f"{STORAGE}eventlog.py", f"{SDK}cli.py"),
+    "zips": (f"{STORAGE}snapshot.py", f"{SDK}asset_zips.py"),
+    "adoption": (f"{DAEMON}adoption.py", f"{SYSTEM}daemon.py"),
+    "intake": (f"{DAEMON}intake.py",),
+    "main": (WRITES,),
+    "system": (f"{DAEMON}system.py",),
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module with one expression replaced."""
+
+    path: Path
+    node: ast.expr
+    to: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.node.lineno}"
+        return f"{place}: {ast.unparse(self.node)} → {self.to}"
+
+    def write(self, root: Path) -> None:
+        """Write the changed module below a copy of the tree."""
+        lines = (ROOT / self.path).read_bytes().splitlines(keepends=True)
+        start = sum(map(len, lines[: self.node.lineno - 1])) + self.node.col_offset
+        assert self.node.end_lineno is not None
+        assert self.node.end_col_offset is not None
+        end = sum(map(len, lines[: self.node.end_lineno - 1]))
+        end += self.node.end_col_offset
+        text = b"".join(lines)
+        (root / self.path).write_bytes(text[:start] + self.to.encode() + text[end:])
+
+
+def mutants() -> Iterator[Mutant]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                for found, to in changes(node):
+                    yield Mutant(path.relative_to(ROOT), found, to)
+
+
+def changes(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    """Yield what of a node is to be replaced, and by what."""
+    match node:
+        case ast.Expr(
+            ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) as call
+        ) if name in SYNCS:
+            yield call, "None"
+        case ast.keyword(arg=str(name), value=ast.Constant(value=True) as value) if (
+            CHECKSUM.search(name)
+        ):
+            yield value, "False"
+        case ast.Constant(value=str(text)) if text == FULL:
+            yield node, repr(OFF)
+        case ast.Compare(ops=[operator]):
+            yield from ((node, to) for to in outcomes(ast.unparse(node), operator))
+        case _:
+            pass
+
+
+def outcomes(comparison: str, operator: ast.cmpop) -> tuple[str, ...]:
+    """Return what a check is to say instead: that all is well; of sequences, both."""
+    if CHECKSUM.search(comparison) and isinstance(operator, ast.Eq | ast.NotEq):
+        return (str(isinstance(operator, ast.Eq)),)
+    is_order = not isinstance(operator, ast.Is | ast.IsNot | ast.In | ast.NotIn)
+    return ("True", "False") if is_order and "sequence" in comparison else ()
+
+
+def is_noticed(root: Path, tests: tuple[str, ...]) -> bool:
+    """Whether a test fails in a copy of the tree; the tests run in their order."""
+    for test in tests:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", test, "-x", "-q", "--no-header"),
+                *("-p", "no:cacheprovider", "--timeout", str(TIMEOUT_S)),
+            ],
+            cwd=root,
+            env=os.environ | {"FLIGHTLOG_EFFORT": "10" if test == WRITES else "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return True
+    return False
+
+
+def survivors(chosen: list[Mutant], folder: Path, jobs: int) -> list[Mutant]:
+    """Try each change in one of several copies; return those that nothing notices."""
+    copies: SimpleQueue[Path] = SimpleQueue()
+    for number in range(jobs):
+        copies.put(copy_of_tree(folder / str(number)))
+
+    def survives(mutant: Mutant) -> bool:
+        root = copies.get()
+        mutant.write(root)
+        found = not is_noticed(root, TESTS[mutant.path.stem])
+        shutil.copy2(ROOT / mutant.path, root / mutant.path)
+        copies.put(root)
+        say(f"{'SURVIVES' if found else 'noticed '} {mutant}")
+        return found
+
+    with ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(survives, chosen))
+    return [mutant for mutant, lives in zip(chosen, found, strict=True) if lives]
+
+
+def copy_of_tree(target: Path) -> Path:
+    target.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target / name, ignore=ignored)
+        else:
+            shutil.copy2(source, target / name)
+    return target
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", help="only these, such as `eventlog`")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    every = list(mutants())
+    unknown = {each.path.stem for each in every} ^ set(TESTS)
+    if unknown:
+        say(f"not in both the table of tests and the code: {sorted(unknown)}")
+        return 2
+    chosen = [
+        each for each in every if not given.modules or each.path.stem in given.modules
+    ]
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # A change within a second counts.
+    with tempfile.TemporaryDirectory() as folder:
+        clean = copy_of_tree(Path(folder) / "clean")
+        tests = sorted({test for each in chosen for test in TESTS[each.path.stem]})
+        if is_noticed(clean, tuple(tests)):
+            say("tests fail without any change")
+            return 2
+        alive = survivors(chosen, Path(folder), given.jobs)
+    say(f"{len(chosen)} changes, {len(chosen) - len(alive)} noticed")
+    for mutant in alive:
+        say(f"survives: {mutant}")
+    return bool(alive)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
