@@ -34,6 +34,7 @@ POWER = "tests/simulation/test_power_loss.py"
 WRITES = f"{SYSTEM}recorded_writes.py"
 # By module: the tests that should notice, the quick ones first.
 TESTS = {
+    "backup": (f"{SYSTEM}backup.py",),
     "blobs": (f"{STORAGE}blobs.py", WRITES),
     "carried": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
     "catalog": (f"{STORAGE}catalog.py",),
@@ -48,10 +49,11 @@ TESTS = {
     "logreader": (f"{STORAGE}eventlog.py",),
     "part_reader": (f"{STORAGE}parts.py", f"{SDK}cli.py"),
     "parts": (f"{STORAGE}parts.py", f"{STORAGE}projector.py", WRITES),
-    "projector": (f"{STORAGE}projector.py",),
+    "projector": (f"{STORAGE}projector.py", WRITES),
     "protocol": (f"{STORAGE}protocol.py",),
     "scan": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
     "segment": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
+    "spool_copies": (f"{SYSTEM}backup.py",),
     "spool_reader": (f"{STORAGE}spool.py",),
     "survey": (f"{STORAGE}eventlog.py",),
     "verification": (f"{STORAGE}eventlog.py", f"{SDK}cli.py"),
@@ -68,6 +70,7 @@ class Mutant:
     """A module with one expression replaced."""
 
     path: Path
+    source: bytes
     node: ast.expr
     to: str
 
@@ -77,22 +80,23 @@ class Mutant:
 
     def write(self, root: Path) -> None:
         """Write the changed module below a copy of the tree."""
-        lines = (ROOT / self.path).read_bytes().splitlines(keepends=True)
+        lines = self.source.splitlines(keepends=True)
         start = sum(map(len, lines[: self.node.lineno - 1])) + self.node.col_offset
         assert self.node.end_lineno is not None
         assert self.node.end_col_offset is not None
         end = sum(map(len, lines[: self.node.end_lineno - 1]))
         end += self.node.end_col_offset
-        text = b"".join(lines)
-        (root / self.path).write_bytes(text[:start] + self.to.encode() + text[end:])
+        changed = self.source[:start] + self.to.encode() + self.source[end:]
+        (root / self.path).write_bytes(changed)
 
 
 def mutants() -> Iterator[Mutant]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
+            source = path.read_bytes()
+            for node in ast.walk(ast.parse(source)):
                 for found, to in changes(node):
-                    yield Mutant(path.relative_to(ROOT), found, to)
+                    yield Mutant(path.relative_to(ROOT), source, found, to)
 
 
 def changes(node: ast.AST) -> Iterator[tuple[ast.expr, str]]:
@@ -151,7 +155,7 @@ def survivors(chosen: list[Mutant], folder: Path, jobs: int) -> list[Mutant]:
         root = copies.get()
         mutant.write(root)
         found = not is_noticed(root, TESTS[mutant.path.stem])
-        shutil.copy2(ROOT / mutant.path, root / mutant.path)
+        (root / mutant.path).write_bytes(mutant.source)
         copies.put(root)
         say(f"{'SURVIVES' if found else 'noticed '} {mutant}")
         return found

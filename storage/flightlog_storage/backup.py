@@ -118,6 +118,7 @@ class _Backup:
                 path.unlink()
         for name in _USERS:
             self._copy_tree(self.home.root / name, self.target.root / name)
+        self.target.sync()
         return self.done
 
     def _holding(self) -> AbstractContextManager[None]:

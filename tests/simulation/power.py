@@ -8,6 +8,7 @@ spools, which are left out, and SQLite's -shm file, which is made anew.
 
 import os
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +20,11 @@ __all__ = ("Disk", "Variant")
 SECTOR_SIZE = 512
 _KNOWN = (
     *("openat", "write", "pwrite64", "ftruncate", "fallocate", "fsync", "fdatasync"),
-    *("mkdir", "rename", "unlink", "unlinkat", "rmdir"),
+    *("sendfile", "mkdir", "rename", "unlink", "unlinkat", "rmdir"),
 )
 # What changes files without this model knowing how.
 _UNKNOWN = (
-    *("creat", "writev", "pwritev", "pwritev2", "copy_file_range", "sendfile"),
+    *("creat", "writev", "pwritev", "pwritev2", "copy_file_range"),
     *("sync_file_range", "truncate", "link", "linkat", "symlink", "symlinkat"),
     *("mkdirat", "renameat", "renameat2"),
 )
@@ -93,13 +94,19 @@ class Variant:
 class Disk:
     """The files below a folder, as programs see them and as they are durable.
 
-    Where `lies` says so of a path, a sync that returns has done nothing.
+    Where `lies` says so of a path, a sync that returns has done nothing. Paths with
+    `left_out` in them are none of these files.
     """
 
     def __init__(
-        self, root: Path, *, lies: Callable[[str], bool] = lambda path: False
+        self,
+        root: Path,
+        *,
+        lies: Callable[[str], bool] = lambda path: False,
+        left_out: str = "/spool/",
     ) -> None:
         self._root = str(root)
+        self._left_out = left_out
         self._lies = lies
         self._names: _Names = {"": _Node(is_folder=True)}
         self._durable: _Names = {}
@@ -143,9 +150,9 @@ class Disk:
                 target.write_bytes(_after(node, variant.contents, chance))
 
     def _within(self, path: str) -> str | None:
-        """Return a path below the root; None if it is not, or belongs to a spool."""
+        """Return a path below the root; None if it is none of ours."""
         below = path.removeprefix(self._root)
-        if below == path or below[:1] not in ("", "/") or "/spool/" in below:
+        if below == path or below[:1] not in ("", "/") or self._left_out in below:
             return None
         return below[1:]
 
@@ -187,6 +194,14 @@ class Disk:
             self._begin(call, node, call.numbers[-1])
         elif is_end:
             self._end(call)
+
+    def _sendfile(self, call: Call, is_end: bool) -> None:
+        """Copy from a file that is as it was then: none of these here."""
+        node, start = self._node(call), re.search(r"\[(\d+)\]", call.flags)
+        if is_end and node is not None and start is not None:
+            data = Path(call.source).read_bytes()[int(start[1]) :][: call.result]
+            node.edit(_Change(node.position, data))
+            node.position += call.result
 
     def _begin(self, call: Call, node: _Node, position: int) -> None:
         change = _Change(position, call.strings[0][: call.result], is_done=False)

@@ -30,12 +30,13 @@ _NUMBER = re.compile(r"(?<=, )-?\d+(?=,|$)")
 class Call:
     """A system call: its name, what it was given, and what it returned.
 
-    `target` is what its first argument is open on, `opened` what its result is;
-    `strings` are its paths or bytes, `numbers` those after the first argument.
+    `target` is what its first argument is open on, `source` its second one, `opened`
+    its result; `strings` are its paths or bytes, `numbers` those behind the first one.
     """
 
     name: str
     target: str
+    source: str
     strings: tuple[bytes, ...]
     numbers: tuple[int, ...]
     flags: str
@@ -110,11 +111,13 @@ def _call(text: str) -> Call | None:
     if found is None or found[2].startswith("-"):
         return None
     given, result, opened = found.groups()
-    target = _TARGET.match(given)
+    is_open = _TARGET.match(given) is not None
+    target, source, *_ = *(_TARGET.findall(given) if is_open else ()), "", ""
     flags = _BYTES.sub("", given)
     return Call(
         name,
-        "" if target is None else _plain(target[1]).decode(),
+        _plain(target).decode(),
+        _plain(source).decode(),
         tuple(map(_plain, _BYTES.findall(given))),
         tuple(map(int, _NUMBER.findall(flags))),
         flags,

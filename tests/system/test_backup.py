@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 from tests.effort import EFFORT, tries
+from tests.simulation.power import Disk, Variant
+from tests.simulation.recorded import can_trace, read_trace, trace
 from tests.storage.recording import Recorded, rows_of
 from tests.system.harness import (
     Trainer,
@@ -156,6 +158,45 @@ def test_a_backup_without_a_daemon_has_what_waits_in_spools(
 
     assert rows_up_to(target) == 1_000
     assert_sound(target)
+
+
+@pytest.mark.fault(5)
+@pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace")
+def test_a_backup_that_is_done_outlives_a_loss_of_power(
+    home: Home, target: Home, tmp_path: Path
+) -> None:
+    with daemon(home):
+        assert Trainer(home, 100).wait() == 0
+        log_files(home, tmp_path / "work")
+    with closing(HomeLock(home)):  # So that a spool and the inbox wait.
+        assert Trainer(home, 100, how="kill", run="other").wait() == -signal.SIGKILL
+    put_in_inbox(inbox_path(home.inbox, make_token("0" * 32, 1)), [b"pixels"])
+    disk = Disk(target.root, left_out="nothing")
+
+    trace(
+        [*CLI, "backup", str(target.root), "--home", str(home.root)],
+        tmp_path / "trace",
+        environment(home),
+        timeout_s=120,
+    )
+
+    for moment in read_trace(tmp_path / "trace"):
+        disk.take(moment)
+    (tmp_path / "left").mkdir()
+    disk.put_into(tmp_path / "left", Variant(names=False, contents=False))
+    left, there = files_in(tmp_path / "left"), files_in(target.root)
+    assert left == there
+    assert {name.split("/")[0] for name in left} >= {"log", "blobs", "inbox", "spool"}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Return the files in a backup, but those of the user's own."""
+    return {
+        name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not (name := str(path.relative_to(folder))).startswith("files/")
+    }
 
 
 class Overtaken(LogReader):
