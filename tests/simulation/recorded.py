@@ -111,8 +111,8 @@ def _call(text: str) -> Call | None:
     if found is None or found[2].startswith("-"):
         return None
     given, result, opened = found.groups()
-    is_open = _TARGET.match(given) is not None
-    target, source, *_ = *(_TARGET.findall(given) if is_open else ()), "", ""
+    targets: list[str] = _TARGET.findall(given) if _TARGET.match(given) else []
+    target, source, *_ = *targets, "", ""
     flags = _BYTES.sub("", given)
     return Call(
         name,
