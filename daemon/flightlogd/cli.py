@@ -137,20 +137,28 @@ def stop(home: str | None) -> None:
 def status(home: str | None, as_json: bool) -> None:
     """Show how the daemon is; exit code 4 when none answers."""
     from flightlogd.client import ask_status  # Loaded late: it brings ZeroMQ.
+    from flightlogd.figures import FIGURES_ERRORS, read_figures
 
     found = _find_home(home)
     answer = ask_status(found, timeout_s=5.0)
     if answer is None:
         click.echo(f"no daemon answers for {found.root}", err=True)
         sys.exit(EXIT_UNREACHABLE)
+    try:
+        figures = msgspec.to_builtins(read_figures(found, answer))
+    except FIGURES_ERRORS as error:
+        click.echo(f"the figures of the home cannot be read: {error}", err=True)
+        figures = {}
     if as_json:
-        document = {"schema": "flightlogd.status/1", "data": answer}
+        data = msgspec.to_builtins(answer) | {"figures": figures}
+        document = {"schema": "flightlogd.status/1", "data": data}
         click.echo(msgspec.json.format(msgspec.json.encode(document)))
         return
     fields = msgspec.to_builtins(answer)
     counters = fields.pop("counters")
     disk = {f"disk_{name}": value for name, value in (fields.pop("disk") or {}).items()}
-    for name, value in (fields | disk | counters).items():
+    figures |= figures.pop("totals", {})
+    for name, value in (fields | disk | counters | figures).items():
         click.echo(f"{name:22} {value}")
 
 
@@ -237,6 +245,24 @@ def work(home: str, wake_fd: int) -> None:
     _log_to_stderr()
     config = _read_config(home)
     serve(config.home, wake_fd, config.low_water)
+
+
+@main.command(hidden=True)
+@click.option("--home", required=True)
+@click.option("--wake-fd", type=int, required=True)
+def expose(home: str, wake_fd: int) -> None:
+    """Answer who scrapes metrics; started by the recorder."""
+    from flightlogd.exporter import run as serve  # Loaded late: help must be quick.
+
+    _log_to_stderr()
+    config = _read_config(home)
+    assert config.metrics is not None
+    try:
+        serve(config.home, config.metrics, wake_fd)
+    except OSError as error:
+        raise click.ClickException(
+            f"no metrics at {config.metrics}: {error}"
+        ) from error
 
 
 def _log_to_stderr() -> None:

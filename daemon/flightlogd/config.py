@@ -5,17 +5,21 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from flightlog_storage.disk import parse_size
 from flightlog_storage.home import Home, choose_home
 
-__all__ = ("VERSION", "DaemonConfig", "read_config")
+__all__ = ("VERSION", "DaemonConfig", "MetricsAddress", "read_config")
 
 VERSION = "0.1.0"
 SYSTEM_INTERVAL_S = 15.0
 SYSTEM_INTERVAL_MIN_S = 0.1
 FIRST_PASSED_FD = 3  # Where systemd puts the sockets that it opened.
 
+
+LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "[::1]": "::1"}
+MetricsAddress = Path | tuple[str, int]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class DaemonConfig:
     watchdog_s: float | None = None
     system_interval_s: float = SYSTEM_INTERVAL_S
     low_water: int | None = None
+    metrics: MetricsAddress | None = None
 
 
 def read_config(home: str | None) -> DaemonConfig:
@@ -45,14 +50,32 @@ def read_config(home: str | None) -> DaemonConfig:
     """
     env = os.environ
     passed = env.get("LISTEN_PID") == str(os.getpid()) and env.get("LISTEN_FDS", "0")
+    found = choose_home(home, env)
     return DaemonConfig(
-        choose_home(home, env),
+        found,
         FIRST_PASSED_FD if passed and int(passed) > 0 else None,
         env.get("NOTIFY_SOCKET"),
         _watchdog(env),
         _interval(env.get("FLIGHTLOG_SYSTEM_INTERVAL_S") or str(SYSTEM_INTERVAL_S)),
         _low_water(env.get("FLIGHTLOG_LOW_WATER")),
+        _metrics(found, env.get("FLIGHTLOG_METRICS", "")),
     )
+
+
+def _metrics(home: Home, text: str) -> MetricsAddress | None:
+    """Return where metrics are to be had; nowhere that another machine reaches."""
+    if text == "socket":
+        return home.root / "metrics.sock"
+    host, _, port = text.rpartition(":")
+    if host in LOOPBACK and port.isdecimal() and 0 < int(port) < 1 << 16:
+        return LOOPBACK[host], int(port)
+    if text:
+        logger.warning(
+            "FLIGHTLOG_METRICS is neither 'socket' nor a port of this machine's own, "
+            "such as 127.0.0.1:9464: %r: there are no metrics",
+            text,
+        )
+    return None
 
 
 def _watchdog(env: Mapping[str, str]) -> float | None:

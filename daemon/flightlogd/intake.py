@@ -58,6 +58,10 @@ class Counters:
     batches: int = 0
     append_failures: int = 0
     last_sync_s: float = 0.0
+    sync_s: float = 0.0  # Of all batches.
+    sync_max_s: float = 0.0
+    last_batch_frames: int = 0
+    acks: int = 0
 
 
 @dataclass
@@ -114,6 +118,7 @@ class Intake:
         for peer, writer in batch.acks.items():
             last = self._log.last_sequence.get(writer, 0)
             batch.replies.append((peer, Ack(last, window)))
+        self.counters.acks += len(batch.acks)
         return batch.replies
 
     def _append(self, frames: list[tuple[Frame, bytes]]) -> None:
@@ -125,7 +130,11 @@ class Intake:
         except AppendFailed:
             self.counters.append_failures += 1
             raise
-        self.counters.last_sync_s = self._now() - started
+        sync_s = self._now() - started
+        self.counters.last_sync_s = sync_s
+        self.counters.sync_s += sync_s
+        self.counters.sync_max_s = max(self.counters.sync_max_s, sync_s)
+        self.counters.last_batch_frames = len(frames)
         self.counters.batches += 1
         self.counters.frames += len(frames)
         self.counters.events += sum(frame.count for frame, _ in frames)

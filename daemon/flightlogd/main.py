@@ -98,6 +98,9 @@ async def _serve(
 ) -> None:
     materializer = Supervisor("materializer", "materialize", config.home.root)
     worker = Supervisor("worker", "work", config.home.root)
+    processes = [materializer, worker]
+    if config.metrics is not None:
+        processes.append(Supervisor("metrics endpoint", "expose", config.home.root))
     room = DiskRoom(config.home, config.low_water)
     started = time.monotonic()
 
@@ -118,7 +121,7 @@ async def _serve(
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             for service in (recorder.run, recorder.guard, health.run):
                 services.start_soon(service)
-            for process in (materializer, worker):
+            for process in processes:
                 services.start_soon(process.run)
             services.start_soon(guard_disk, room)
             notify(config.notify_address, "READY=1", timeout_s=LIFE_TIMEOUT_S)
@@ -130,8 +133,8 @@ async def _serve(
             services.cancel_scope.cancel()
     recorder.drain()
     tell()
-    worker.stop()
-    materializer.stop()
+    for process in reversed(processes):
+        process.stop()
 
 
 def _status(

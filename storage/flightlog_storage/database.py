@@ -48,6 +48,7 @@ __all__ = (
     "RunRow",
     "SavedPart",
     "Tail",
+    "Totals",
 )
 
 
@@ -125,6 +126,17 @@ class MissingEvents:
     first_sequence: int
     count: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What there is of all runs together, up to the checkpoint."""
+
+    runs: int = 0
+    lost_events: int = 0
+    dead_letters: int = 0
+    owed_files: int = 0
+    owed_archives: int = 0
 
 
 class Database:
@@ -412,6 +424,10 @@ class Database:
     def dead_letters(self) -> list[DeadLetter]:
         """Return the events that were refused."""
         return [DeadLetter(*row) for row in self._query("dead_letters")]
+
+    def totals(self) -> Totals:
+        """Return how much there is of what an operator watches."""
+        return Totals(*self._query("totals").fetchone())
 
     def add_gap(self, missing: MissingEvents) -> None:
         """Note that events are missing."""

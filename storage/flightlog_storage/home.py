@@ -42,6 +42,7 @@ _NAMES = frozenset((
     *_FOLDERS_MADE, "files", "resume", "state.db", "state.db-wal", "state.db-shm",
     "blobs.lock", "daemon.lock", "daemon.log", "daemon.sock", "materializer.lock",
     "worker.lock", "worker.job", "worker.progress", "worker.progress.new", "lost+found",
+    "metrics.sock",
 ))
 # fmt: on
 

@@ -227,6 +227,14 @@ INSERT OR REPLACE INTO tails VALUES (?, ?, ?, ?)
 -- name: remove_tail
 DELETE FROM tails WHERE run = ?
 
+-- name: totals
+SELECT
+    (SELECT count(*) FROM runs),
+    (SELECT coalesce(sum(lost_count), 0) FROM runs),
+    (SELECT count(*) FROM dead_letters),
+    (SELECT count(*) FROM owed_files),
+    (SELECT count(*) FROM assets WHERE job IS NOT NULL)
+
 -- name: save_dead_letter
 INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?)
 
