@@ -226,20 +226,37 @@ def test_file_size_limit_costs_rows_that_are_counted(own_lab: Lab) -> None:
     check_dropped(own_lab, done)
 
 
-@pytest.mark.fault(12)
-def test_full_disk_costs_rows_that_are_counted(own_lab: Lab) -> None:
+TAKES_BYTES = """
+import os
+fd = os.open(".fill", os.O_CREAT | os.O_WRONLY)
+os.posix_fallocate(fd, 0, 5 << 20)
+os.close(fd)
+"""
+TAKES_INODES = """
+import contextlib, itertools, os
+with contextlib.suppress(OSError):
+    for number in itertools.count(): open(f".fill{number}", "x").close()
+"""
+GIVES_BACK = "for name in os.listdir():\n    if name[:5] == '.fill': os.unlink(name)"
+
+
+@pytest.mark.fault(12, 13)
+@pytest.mark.parametrize(
+    ("room", "takes"),
+    [("size=10m", TAKES_BYTES), ("size=99m,nr_inodes=40", TAKES_INODES)],
+    ids=["bytes", "inodes"],
+)
+def test_full_disk_costs_rows_that_are_counted(
+    own_lab: Lab, room: str, takes: str
+) -> None:
     spool = own_lab.home / "spool"
     spool.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=10m,mode=700", "tmpfs", str(spool)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"{room},mode=700", "tmpfs", str(spool)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("cannot mount a tmpfs here")
-    blob = str(spool / ".fill")
-    fill = (
-        f"import os; fd = os.open({blob!r}, os.O_CREAT | os.O_WRONLY)\n"
-        "os.posix_fallocate(fd, 0, 5 << 20); os.close(fd)"
-    )
     try:
-        done = own_lab.execute(FILLS % (fill, f"os.unlink({blob!r})"))
+        code = f"import os; os.chdir({str(spool)!r})\n" + FILLS
+        done = own_lab.execute(code % (takes, GIVES_BACK))
         assert done.returncode == 0, done.stderr
         read = own_lab.ended("full")
         found = [n for _, n in rows_of(read, "n")]
@@ -250,6 +267,85 @@ def test_full_disk_costs_rows_that_are_counted(own_lab: Lab) -> None:
     assert found[:100] == list(range(100))
     assert found[-100:] == list(range(30_000, 30_100))
     assert len(found) + read.lost_count == 30_100
+
+
+TAKES_DESCRIPTORS = """
+import os
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+held = []
+try:
+    while True: held.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    pass
+"""
+
+
+@pytest.mark.fault(38)
+def test_a_program_without_descriptors_goes_on(own_lab: Lab) -> None:
+    done = own_lab.execute(FILLS % (TAKES_DESCRIPTORS, "for fd in held: os.close(fd)"))
+
+    check_dropped(own_lab, done)
+
+
+@pytest.mark.fault(38)
+def test_init_without_descriptors_says_so(own_lab: Lab) -> None:
+    done = own_lab.execute(
+        "import flightlog, resource\n" + TAKES_DESCRIPTORS + "flightlog.init()"
+    )
+
+    assert "UsageError" in done.stderr
+    assert "Too many open files" in done.stderr
+
+
+@pytest.mark.fault(59)
+def test_a_runtime_folder_that_is_deleted_costs_nothing(
+    own_lab: Lab, tmp_path: Path
+) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o700)
+
+    own_lab.run_script(
+        f"""
+        import flightlog, pathlib, shutil
+        said = pathlib.Path("{own_lab.home}/daemon.log")
+        run = flightlog.init(id="run")
+        run.log({{"n": 0}})
+        assert run.flush(20)
+        shutil.rmtree("{runtime}")
+        for n in range(1, 1000): run.log({{"n": n}})
+        while "stopping on SIGTERM" not in said.read_text(): pass
+        assert run.flush(40)
+        """,
+        XDG_RUNTIME_DIR=str(runtime),
+    )
+
+    assert rows_of(own_lab.ended("run"), "n") == [(n, n) for n in range(1000)]
+    said = (own_lab.home / "daemon.log").read_text()
+    assert "the socket cannot be made anew" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.fault(59)
+def test_a_spool_that_is_deleted_stops_neither_training_nor_daemon(
+    own_lab: Lab,
+) -> None:
+    done = own_lab.execute(
+        f"""
+        import flightlog, shutil
+        with flightlog.init(id="gone") as run:
+            run.log({{"n": 0}})
+            assert run.flush(20)
+            shutil.rmtree("{own_lab.home}/spool")
+            for n in range(1, 10_000): run.log({{"n": n, "text": "x" * 1000}})
+        with flightlog.init(id="next") as run:
+            run.log({{"n": 1}})
+            assert run.flush(20)
+        """
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "rows, which are lost" in done.stderr
+    assert rows_of(own_lab.ended("next"), "n") == [(0, 1)]
 
 
 FULL_TO_THE_END = """

@@ -61,6 +61,7 @@ from flightlog_storage.runstate import State
 REPLY_TIMEOUT_S = 10.0
 MEMORY_MAX = 400 << 20  # Of a recorder under attack.
 IDLE_CPU_SHARE = 0.01
+WRITERS = 1000
 
 
 @pytest.fixture
@@ -75,12 +76,17 @@ def home(tmp_path: Path) -> Iterator[Home]:
 class Client:
     """A connection to the recorder that says whatever it is told to."""
 
-    def __init__(self, home: Home, run: str = KEY[2]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        run: str = KEY[2],
+        context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+    ) -> None:
         self.token = os.urandom(TOKEN_SIZE)
         self.writer = writer_of(self.token)
         self.run = RunKey(*KEY[:2], run)
         self.sequence = 1
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context = context or zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(f"ipc://{home.socket}")
@@ -469,6 +475,55 @@ def test_a_greedy_client_neither_starves_others_nor_fills_memory(
             assert trainer.wait() == 0
             assert len(read_rows(home, f"slow-{number}")) == 300
         assert peak < MEMORY_MAX
+
+
+def all_ask(clients: list[Client], say: Callable[[Client], list[bytes]]) -> list[Reply]:
+    for client in clients:
+        client.socket.send_multipart(say(client))
+    return [client.hear() for client in clients]
+
+
+def greeting(client: Client) -> list[bytes]:
+    return [encode(Hello(client.writer, client.token))]
+
+
+def next_row(client: Client) -> list[bytes]:
+    frame = client.frame(msgpack.packb((0, client.sequence, 1.0, 1)))
+    client.sequence += 1
+    return frame
+
+
+@pytest.mark.once
+@pytest.mark.fault(35)
+def test_a_thousand_writers_are_served_and_all_of_them_again(home: Home) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 5 * WRITERS:
+        pytest.skip(f"needs {5 * WRITERS} descriptors, of which there are {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 2 * WRITERS)
+    try:
+        first = start_daemon(home)
+        clients = [Client(home, f"run-{n}", context) for n in range(WRITERS)]
+        for expected in (0, 2):
+            welcomes = all_ask(clients, greeting)
+            assert {reply.last for reply in welcomes if isinstance(reply, Welcome)} == {
+                expected
+            }
+            assert len(welcomes) == WRITERS
+            for _ in range(2):
+                replies = all_ask(clients, next_row)
+                assert all(isinstance(reply, Ack) for reply in replies)
+            if not expected:
+                kill_daemon(first)
+                second = start_daemon(home)
+        assert status(home)["active_writers"] == WRITERS
+        assert memory_of(second.pid) < MEMORY_MAX
+        stop_daemon(second)
+        assert sum(stored.frame.count for stored in frames_in_log(home)) == 4 * WRITERS
+    finally:
+        context.destroy(linger=0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def bad_crc(client: Client) -> list[bytes]:
