@@ -122,6 +122,19 @@ def test_footer_is_found_from_the_end(writers: int) -> None:
     assert find_footer(file_of(body), SALT) is None
 
 
+def test_footer_with_a_wrong_bit_is_none() -> None:
+    footer = Footer({bytes(16): 7}, 2, 10, 12, 144)
+    body = HEADER.pack() + packed(10, b"one")
+    data = body + pack_footer(footer, SALT, 0).rstrip(b"\0")
+    padding = bytes(-len(data) % 8)
+    assert find_footer(file_of(data + padding), SALT) == footer
+
+    for bit in range(8 * len(body), 8 * len(data)):
+        wrong = bytearray(data + padding)
+        wrong[bit // 8] ^= 1 << bit % 8
+        assert find_footer(file_of(bytes(wrong)), SALT) is None, bit
+
+
 @pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x80", b"\x93\x01\x02\x03"])
 def test_payload_that_is_no_footer_is_none(payload: bytes) -> None:
     assert parse_footer(payload) is None
