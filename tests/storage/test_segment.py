@@ -103,6 +103,29 @@ def test_lost_salt_is_found_from_a_frame() -> None:
     assert find_salt(file_of(junk), 10) is None
 
 
+def test_lost_salt_is_not_that_of_a_frame_that_is_damaged() -> None:
+    damaged = bytearray(packed(10, b"one"))
+    damaged[12] ^= 1  # The checksum of its payload.
+    data = bytes(64) + bytes(damaged)
+
+    assert find_salt(file_of(data), 10) is None
+    assert find_salt(file_of(data + packed(12, b"two")), 10) == SALT
+
+
+def test_frames_of_no_interest_are_not_stepped_over_where_a_bit_is_wrong() -> None:
+    frames = [packed(10, b"one"), packed(12, b"two"), packed(14, b"three")]
+    scope = Scope(expected=10, writers=frozenset())
+    before = len(HEADER.pack() + frames[0])
+    data = HEADER.pack() + b"".join(frames)
+    assert scan_of(data, scope)[1] == []
+
+    for bit in range(8 * before, 8 * (before + 64)):
+        wrong = bytearray(data)
+        wrong[bit // 8] ^= 1 << bit % 8
+        _, items = scan_of(bytes(wrong), scope)
+        assert any(isinstance(item, Damage) for item in items), bit
+
+
 def test_names_are_first_offsets() -> None:
     assert segment_name(42) == "00000000000000000042.log"
     assert first_offset_of(segment_name(42)) == 42
