@@ -7,6 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.system.harness import (
+    Trainer,
+    folded_offset,
+    kill_all,
+    make_home,
+    start_daemon,
+    status,
+    wait_until,
+)
 
 pytestmark = pytest.mark.once
 
@@ -70,6 +79,57 @@ def test_little_is_exposed(scope: str, tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout
+
+
+def _system_calls(group: str) -> set[str]:
+    """Return the system calls of one of systemd's groups."""
+    listed = subprocess.run(
+        ["systemd-analyze", "syscall-filter", group],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=VERIFY_TIMEOUT_S,
+    ).stdout
+    found: set[str] = set()
+    for line in map(str.strip, listed.splitlines()[1:]):
+        if line.startswith("@"):
+            found |= _system_calls(line)
+        elif line and not line.startswith("#"):
+            found.add(line)
+    return found
+
+
+@needs_systemd
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_daemon_does_without_what_it_is_refused(scope: str, tmp_path: Path) -> None:
+    service = (UNITS / scope / "flightlog.service").read_text()
+    refused: set[str] = set()
+    for line in re.findall(r"(?m)^SystemCallFilter=(.*)$", service):
+        if line.startswith("~"):
+            for group in line[1:].split():
+                refused |= _system_calls(group)
+        elif not line.startswith("@"):
+            refused -= set(line.split())
+    home = make_home(tmp_path)
+    names = ",".join(f"?{name}" for name in sorted(refused))
+    daemon = start_daemon(
+        home,
+        wait=False,
+        prefix=(
+            *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={names}"),
+            *("-e", f"inject={names}:error=EPERM"),
+        ),
+    )
+    try:
+        wait_until(lambda: status(home))
+        assert Trainer(home, 10).wait() == 0
+        wait_until(lambda: folded_offset(home) > 10)
+        answer = status(home)
+        assert answer["materializer_restarts"] == answer["worker_restarts"] == 0
+    finally:
+        kill_all(home)
+        daemon.wait()
 
 
 @needs_root
