@@ -362,7 +362,6 @@ def _remove_leftovers(files: FileOps, folder: Path) -> None:
 def _set_aside(files: FileOps, path: Path, quarantine: Path) -> None:
     files.rename(path, _unused(files, quarantine / path.name))
     files.fsync_dir(quarantine)
-    files.fsync_dir(path.parent)
 
 
 def _unused(files: FileOps, path: Path) -> Path:

@@ -535,6 +535,21 @@ def test_foreign_segment_is_set_aside() -> None:
     assert read(disk) == stored
 
 
+def test_segment_that_did_not_follow_is_told() -> None:
+    disk = SimFS()
+    rolled(disk)
+    path = FOLDER / disk.listdir(FOLDER)[-1]
+    data = disk.get(path)
+    header = parse_segment_header(data)
+    other = replace(header, previous_crc=header.previous_crc ^ 1)
+
+    disk.put(path, other.pack() + data[64:])
+
+    (damage,) = verify(FOLDER, disk).damages
+    assert damage.segment == path.name
+    assert "followed the segment before it" in damage.why
+
+
 def rename_header(data: bytes) -> bytes:
     header = replace(parse_segment_header(data), first_offset=77_777)
     return header.pack() + data[64:]
