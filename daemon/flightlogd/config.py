@@ -15,6 +15,8 @@ __all__ = ("VERSION", "DaemonConfig", "MetricsAddress", "read_config")
 VERSION = "0.1.0"
 SYSTEM_INTERVAL_S = 15.0
 SYSTEM_INTERVAL_MIN_S = 0.1
+SCRUB_INTERVAL_S = 7 * 86_400.0
+SCRUB_INTERVAL_MIN_S = 0.1
 FIRST_PASSED_FD = 3  # Where systemd puts the sockets that it opened.
 
 
@@ -30,6 +32,7 @@ class DaemonConfig:
 
     `watchdog_s` is how long the service manager waits for a sign of life.
     `system_interval_s` is between two samples of system metrics; 0: none are taken.
+    `scrub_interval_s` is between two passes over what lies still; 0: none are made.
     `low_water` is what is to stay free of the disk, in bytes; None: see `read_disk`.
     """
 
@@ -40,6 +43,7 @@ class DaemonConfig:
     system_interval_s: float = SYSTEM_INTERVAL_S
     low_water: int | None = None
     metrics: MetricsAddress | None = None
+    scrub_interval_s: float = SCRUB_INTERVAL_S
 
 
 def read_config(home: str | None) -> DaemonConfig:
@@ -56,9 +60,14 @@ def read_config(home: str | None) -> DaemonConfig:
         FIRST_PASSED_FD if passed and int(passed) > 0 else None,
         env.get("NOTIFY_SOCKET"),
         _watchdog(env),
-        _interval(env.get("FLIGHTLOG_SYSTEM_INTERVAL_S") or str(SYSTEM_INTERVAL_S)),
+        _interval(
+            "FLIGHTLOG_SYSTEM_INTERVAL_S", env, SYSTEM_INTERVAL_S, SYSTEM_INTERVAL_MIN_S
+        ),
         _low_water(env.get("FLIGHTLOG_LOW_WATER")),
         _metrics(found, env.get("FLIGHTLOG_METRICS", "")),
+        _interval(
+            "FLIGHTLOG_SCRUB_INTERVAL_S", env, SCRUB_INTERVAL_S, SCRUB_INTERVAL_MIN_S
+        ),
     )
 
 
@@ -88,16 +97,19 @@ def _watchdog(env: Mapping[str, str]) -> float | None:
     return int(text) / 1e6 if meant and text.isdecimal() and int(text) > 0 else None
 
 
-def _interval(text: str) -> float:
+def _interval(
+    name: str, env: Mapping[str, str], default_s: float, least_s: float
+) -> float:
     """Return the interval that is asked for; a slip must not keep a daemon down."""
+    text = env.get(name) or str(default_s)
     try:
         seconds = float(text)
         if 0 <= seconds < math.inf:
-            return seconds and max(seconds, SYSTEM_INTERVAL_MIN_S)
+            return seconds and max(seconds, least_s)
     except ValueError:
         pass
-    logger.warning("FLIGHTLOG_SYSTEM_INTERVAL_S is no number of seconds: %r", text)
-    return SYSTEM_INTERVAL_S
+    logger.warning("%s is no number of seconds: %r", name, text)
+    return default_s
 
 
 def _low_water(text: str | None) -> int | None:

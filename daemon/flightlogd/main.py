@@ -15,6 +15,7 @@ from flightlog_storage.eventlog import EventLog
 from flightlog_storage.home import DaemonInfo, HomeLock
 from flightlog_storage.process import this_process
 from flightlog_storage.protocol import TOKEN_SIZE
+from flightlog_storage.scrubbing import read_scrubbing
 from flightlogd.config import VERSION, DaemonConfig
 from flightlogd.disk_guard import guard_disk
 from flightlogd.health import Health
@@ -48,6 +49,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     durable_segment: int
     durable_position: int
     damages_found: int
+    scrub_damages: int = 0  # Files that the last pass found damaged, and not mended.
     active_writers: int
     disk: DiskState | None = None  # Not told by daemons that do not look.
     counters: Counters
@@ -146,6 +148,7 @@ def _status(
     intake: Intake,
 ) -> Status:
     materializer, worker = processes
+    scrubbing = read_scrubbing(config.home.scrubbing)
     return Status(
         pid=os.getpid(),
         materializer_pid=materializer.pid,
@@ -162,6 +165,7 @@ def _status(
         durable_segment=log.durable.segment_first_offset,
         durable_position=log.durable.position,
         damages_found=len(log.recovery),
+        scrub_damages=0 if scrubbing is None else len(scrubbing.damaged),
         active_writers=intake.active_writers,
         counters=intake.counters,
     )

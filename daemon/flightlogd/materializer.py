@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,6 +16,7 @@ import anyio
 import pyarrow as pa
 from anyio import to_thread
 
+from flightlog_storage.database import SavedPart
 from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.inotify import FolderEvent, FolderWatch
@@ -23,6 +25,7 @@ from flightlog_storage.projector import Projector
 from flightlog_storage.staging import sweep_staging
 from flightlogd.adoption import Adopter
 from flightlogd.config import DaemonConfig
+from flightlogd.scrubber import Scrubber
 from flightlogd.system import SystemSampler
 from flightlogd.wakes import read_wakes
 
@@ -67,14 +70,44 @@ async def _serve(config: DaemonConfig, projector: Projector, wake_fd: int) -> No
         adopter = Adopter(home)
         room = DiskRoom(home, config.low_water)
         sampler = SystemSampler(home, config.system_interval_s, room)
+        projections = _Projections(projector)
+        scrubber = Scrubber(home, config.scrub_interval_s, projections.mend)
         async with anyio.create_task_group() as services:
             services.start_soon(_adopt, adopter, home.spool)
             services.start_soon(_sweep, home.staging)
             services.start_soon(sampler.run)
-            await _follow(projector, wake_fd)
+            if config.scrub_interval_s:
+                services.start_soon(_scrub, scrubber)
+            try:
+                await _follow(projections, wake_fd)
+            finally:
+                scrubber.stop()  # Its thread would be waited for, for hours.
             adopter.stop()
             sampler.stop()
             services.cancel_scope.cancel()
+
+
+class _Projections:
+    """The projector, for the two threads that need it: one at a time."""
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+        self._lock = threading.Lock()
+
+    def project(self, end: LogPosition) -> bool:
+        with self._lock:
+            return self._projector.project(end)
+
+    def mend(self, part: SavedPart) -> bool:
+        with self._lock:
+            return self._projector.mend(part)
+
+
+async def _scrub(scrubber: Scrubber) -> None:
+    """Read what lies still, now and then."""
+    while True:
+        await anyio.sleep(scrubber.pause_s)
+        await to_thread.run_sync(scrubber.scrub)
 
 
 async def _sweep(staging: Path) -> None:
@@ -85,7 +118,7 @@ async def _sweep(staging: Path) -> None:
         await anyio.sleep(SWEEP_INTERVAL_S)
 
 
-async def _follow(projector: Projector, wake_fd: int) -> None:
+async def _follow(projections: _Projections, wake_fd: int) -> None:
     """Fold whatever the recorder says is durable, until it says no more."""
     end: LogPosition | None = None
     is_open = True
@@ -95,7 +128,7 @@ async def _follow(projector: Projector, wake_fd: int) -> None:
         end = told.end if told else end
         started = time.monotonic()
         if end is not None:
-            while await to_thread.run_sync(projector.project, end):
+            while await to_thread.run_sync(projections.project, end):
                 pass
         if is_open:
             await anyio.sleep(

@@ -42,7 +42,7 @@ _NAMES = frozenset((
     *_FOLDERS_MADE, "files", "resume", "state.db", "state.db-wal", "state.db-shm",
     "blobs.lock", "daemon.lock", "daemon.log", "daemon.sock", "materializer.lock",
     "worker.lock", "worker.job", "worker.progress", "worker.progress.new", "lost+found",
-    "metrics.sock",
+    "metrics.sock", "scrub.json", "scrub.json.new",
 ))
 # fmt: on
 
@@ -99,6 +99,11 @@ class Home(msgspec.Struct, frozen=True):
     def progress(self) -> Path:
         """What says how far the worker is with its archive."""
         return self.root / "worker.progress"
+
+    @property
+    def scrubbing(self) -> Path:
+        """What says how far the files at rest were read again."""
+        return self.root / "scrub.json"
 
     @property
     def job(self) -> Path:

@@ -139,6 +139,12 @@ class LogReader:
             file.close()
         return LogPosition(segments[-1].first_offset, scan.end)
 
+    def place_before(self, offset: int) -> LogPosition:
+        """Return where the segment begins that holds an offset."""
+        firsts = [header.first_offset for header in self._segments()]
+        held = [first for first in firsts if first <= offset]
+        return LogPosition(max(held, default=0), SEGMENT_HEADER_SIZE)
+
     def _segments(self) -> Sequence[SegmentHeader]:
         names = self._files.listdir(self._folder)
         if names != self._names or self._is_last_replaced():

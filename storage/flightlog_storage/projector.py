@@ -127,6 +127,31 @@ class Projector:
         self._commit()
         return True
 
+    def mend(self, part: SavedPart) -> bool:
+        """Make a part anew from the log; return whether it has all that it had.
+
+        A large one is left to a replay, which needs no such memory.
+        """
+        if part.points > ALL_POINTS_MAX or part not in self._database.parts(part.run):
+            return False
+        begin = self._log.place_before(part.first_offset)
+        tail = _Tail(part.first_offset, begin)
+        self._read_again({part.run: tail}, begin, part.end_offset)
+        folder = part_folder(self._home, part.run)
+        info = write_part(folder, f".mended-{part.name}", tail.points)
+        if info.points != part.points:  # The log has lost some of it.
+            (folder / info.name).unlink()
+            return False
+        (folder / info.name).rename(folder / part.name)
+        RealFiles().fsync_dir(folder)
+        info = replace(info, name=part.name)
+        with self._database.transaction():
+            self._database.remove_part(part.run, part.name)
+            self._database.add_part(
+                _saved(part.run, info, part.first_offset, part.end_offset, part.level)
+            )
+        return True
+
     def _take(self, item: StoredFrame | Damage) -> int:
         if isinstance(item, Damage):
             self._folded.append(self._folding.fold_damage(item))
@@ -312,14 +337,24 @@ class Projector:
         if not self._tails:
             return
         start = min(tail.place for tail in self._tails.values())
+        self._read_again(self._tails, start, self._offset)
+        self._point_count = sum(tail.points.count for tail in self._tails.values())
+
+    def _read_again(
+        self, tails: dict[int, _Tail], start: LogPosition, end_offset: int
+    ) -> None:
+        """Read the points of runs, from where each begins, that are folded already."""
         for item in self._log.read(start, self._place):
-            if isinstance(item, StoredFrame):
-                number = self._folding.run_of(item.frame.writer)
-                tail = None if number is None else self._tails.get(number)
-                if self._folding.is_dismissed(item.frame.writer):
-                    continue
-                if tail is not None and item.frame.offset >= tail.first:
-                    self._restore(tail, item)
+            if isinstance(item, Damage):
+                continue
+            if item.frame.offset >= end_offset:
+                return
+            number = self._folding.run_of(item.frame.writer)
+            tail = None if number is None else tails.get(number)
+            if self._folding.is_dismissed(item.frame.writer):
+                continue
+            if tail is not None and item.frame.offset >= tail.first:
+                self._restore(tail, item)
 
     def _restore(self, tail: _Tail, item: StoredFrame) -> None:
         try:
@@ -330,9 +365,7 @@ class Projector:
         rows = [event for _, event in events if isinstance(event, Rows)]
         if rows:
             rank = self._folding.rank_of(item.frame.writer)
-            before = tail.points.count
             tail.add(rows, rank, item.frame.offset_end)
-            self._point_count += tail.points.count - before
 
     def _remove_orphans(self) -> None:
         """Delete files that a crash left without a transaction that names them.

@@ -24,6 +24,17 @@ def test_the_interval_of_samples_is_asked_for(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", 604_800.0), ("3600", 3600.0), ("0.01", 0.1), ("0", 0.0)]
+)
+def test_the_interval_of_passes_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, seconds: float
+) -> None:
+    monkeypatch.setenv("FLIGHTLOG_SCRUB_INTERVAL_S", text)
+
+    assert read_config(str(tmp_path)).scrub_interval_s == seconds
+
+
 @pytest.mark.parametrize("text", ["often", "-1", "nan", "inf"])
 def test_a_wrong_interval_is_told_and_keeps_no_daemon_down(
     tmp_path: Path,

@@ -7,12 +7,14 @@ from typing import Any
 
 from flightlog.cli.checking import find_problems, lost_line
 from flightlog.cli.daemon_checks import ask_daemon, check_daemon, is_served
-from flightlog.cli.findings import Advice, Findings, Problem, cost_of
+from flightlog.cli.findings import REPLAY, Advice, Findings, Problem, cost_of
 from flightlog.cli.leftover_checks import check_leftovers
 from flightlog.cli.machine_checks import check_machine
 from flightlog.cli.output import emit, emit_json, plain, talk
 from flightlog.cli.place_checks import check_place
 from flightlog_storage.home import Home
+from flightlog_storage.scrub import fault_of
+from flightlog_storage.scrubbing import read_scrubbing
 
 __all__ = ("examine_home",)
 
@@ -22,6 +24,8 @@ RESTORE = "copy it from a flightlog backup, if there is one, while no daemon run
 def examine_home(home: Home, *, full: bool, as_json: bool) -> bool:
     """Examine a home, print what there is to do, and return whether that is nothing."""
     found = find_problems(home, full=full)
+    if not full:
+        found.problems += _scrubbed(home)
     advice = [*_of_findings(found), *_around(home, time.time())]
     to_do = [each for each in advice if not each.is_note]
     if as_json:
@@ -44,6 +48,16 @@ def _around(home: Home, now: float) -> Iterator[Advice]:
     yield from check_daemon(home, status, now)
     yield from check_leftovers(home, is_served=is_served(home), now=now)
     yield from check_machine(home, None if status is None else status.pid, now)
+
+
+def _scrubbed(home: Home) -> Iterator[Problem]:
+    """Yield what the daemon found damaged when it last read all, and still is."""
+    scrubbing = read_scrubbing(home.scrubbing)
+    for name in () if scrubbing is None else scrubbing.damaged:
+        if not name.startswith("log/") and (what := fault_of(home, name)):
+            is_blob = name.startswith("blobs/")
+            cure = "store the same file again, or " + RESTORE if is_blob else REPLAY
+            yield Problem(name, what, cure=cure)
 
 
 def _of_findings(findings: Findings) -> Iterator[Advice]:
