@@ -45,6 +45,7 @@ CONTRACT = {
         "spool_room",
         "spool_writer",
         "staging",
+        "terminal",
         "trees",
     )
 }
@@ -95,6 +96,17 @@ ENTRY_POINTS = {
     "flightlog.cli",
     "flightlogd.cli",
 }
+# What would run, or unpack anywhere, what a file says.
+UNSAFE_MODULES = {
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "marshal",
+    "pickle",
+    "shelve",
+    "yaml",
+}
+UNSAFE_CALLS = {"eval", "exec", "extract", "extractall", "system", "unpack_archive"}
 TOO_HEAVY = {
     "aiosqlite",
     "anyio",
@@ -302,3 +314,21 @@ def test_import_is_light() -> None:
 
     assert "flightlog" in done.stdout.split()
     assert set(done.stdout.split()) & TOO_HEAVY == set()
+
+
+@each_module
+def test_module_runs_nothing_that_data_says(module: Module) -> None:
+    assert {name.split(".")[0] for name in imported(module.tree)} & UNSAFE_MODULES == (
+        set()
+    )
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call):
+            called = node.func
+            name = getattr(called, "attr", getattr(called, "id", ""))
+            assert name not in UNSAFE_CALLS, node.lineno
+            for keyword in node.keywords:
+                assert keyword.arg != "shell", f"a shell, line {node.lineno}"
+            assert not any(
+                keyword.arg == "allow_pickle" and getattr(keyword.value, "value", True)
+                for keyword in node.keywords
+            ), node.lineno

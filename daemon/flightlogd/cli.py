@@ -15,6 +15,7 @@ import msgspec
 
 from flightlog_storage.errors import HomeLocked, HomeUnusable
 from flightlog_storage.home import Home
+from flightlog_storage.terminal import safe
 from flightlogd.config import VERSION, DaemonConfig, read_config
 from flightlogd.install import (
     InstallRefused,
@@ -142,12 +143,12 @@ def status(home: str | None, as_json: bool) -> None:
     found = _find_home(home)
     answer = ask_status(found, timeout_s=5.0)
     if answer is None:
-        click.echo(f"no daemon answers for {found.root}", err=True)
+        click.echo(safe(f"no daemon answers for {found.root}"), err=True)
         sys.exit(EXIT_UNREACHABLE)
     try:
         figures = msgspec.to_builtins(read_figures(found, answer))
     except FIGURES_ERRORS as error:
-        click.echo(f"the figures of the home cannot be read: {error}", err=True)
+        click.echo(safe(f"the figures of the home cannot be read: {error}"), err=True)
         figures = {}
     if as_json:
         data = msgspec.to_builtins(answer) | {"figures": figures}
@@ -159,7 +160,7 @@ def status(home: str | None, as_json: bool) -> None:
     disk = {f"disk_{name}": value for name, value in (fields.pop("disk") or {}).items()}
     figures |= figures.pop("totals", {})
     for name, value in (fields | disk | counters | figures).items():
-        click.echo(f"{name:22} {value}")
+        click.echo(safe(f"{name:22} {value}"))
 
 
 _user = click.option("--user", is_flag=True, help="Your own, not the machine's.")

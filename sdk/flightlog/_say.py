@@ -4,6 +4,8 @@ import sys
 from contextlib import suppress
 from functools import cache
 
+from flightlog_storage.terminal import safe
+
 __all__ = ("say", "say_once")
 
 
@@ -11,7 +13,7 @@ def say(text: str) -> None:
     """Tell the user one line on stderr; where that is full or closed, nobody."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            sys.stderr.write(f"flightlog: {text}\n")
+            sys.stderr.write(f"flightlog: {safe(text)}\n")
 
 
 @cache

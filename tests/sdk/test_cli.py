@@ -17,11 +17,12 @@ from tests.storage.recording import Recorded
 
 import flightlog
 from flightlog.cli import commands
-from flightlog.cli.output import age, emit_json, flat, plain, shown
+from flightlog.cli.output import age, emit_json, flat, shown
 from flightlog_storage.codec import RunKey
 from flightlog_storage.frame import HEADER_SIZE
 from flightlog_storage.process import this_process
 from flightlog_storage.spool import SpoolOwner
+from flightlog_storage.terminal import plain
 
 Result = subprocess.CompletedProcess[str]
 Call = Callable[..., Result]

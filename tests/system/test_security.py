@@ -1,14 +1,15 @@
 """Who gets in: other users, foreign folders, and clients that say what is not so."""
 
+import io
 import json
 import os
 import shutil
-import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.system.harness import (
     daemon,
     environment,
     flightlogd,
+    kill_all,
     make_home,
     read_rows,
     status,
@@ -95,9 +97,7 @@ def place() -> Iterator[Path]:
 def home(place: Path) -> Iterator[Home]:
     home = make_home(place)
     yield home
-    info = home.daemon()
-    if info is not None and info.process.is_alive():
-        os.killpg(os.getpgid(info.process.pid), signal.SIGKILL)
+    kill_all(home)
 
 
 def as_stranger(code: str, *arguments: str) -> Any:
@@ -367,3 +367,114 @@ def spools(home: Home) -> list[Path]:
 
 def forged(writer: WriterId, sequence: int) -> list[bytes]:
     return list(pack_frame(writer, sequence, 1, b"\x90\xc0"))
+
+
+# --- what is shown, and what is kept ---
+
+ESCAPE = "\x1b]0;owned\x07\x1b[31m\r\x9b"
+SPITEFUL = f"""
+import os, sys
+import numpy, flightlog
+evil = {ESCAPE!r}
+run = flightlog.init(
+    project="p", id="evil", name=evil, notes=evil, tags=[evil], config={{evil: evil}}
+)
+run.log({{evil: evil, "m": 1.0}})
+run.log_image(evil, numpy.zeros((2, 2, 3), "uint8"))
+run.summary[evil] = evil
+run.alert(evil, evil)
+os.mkdir(evil)
+open(evil + "/" + evil, "wb").write(b"x")
+run.save(evil + "/*")
+run.log_dataset(evil, evil, save=True)
+artifact = flightlog.Artifact("weights", type="model", description=evil)
+artifact.add_dir(evil)
+run.log_artifact(artifact, aliases=["a"])
+run.finish()
+"""
+COMMANDS = (
+    *(
+        ("ls",),
+        ("show", "p/evil"),
+        ("jobs",),
+        ("doctor",),
+        ("export", "p/evil", "--to", "x.zip"),
+    ),
+    *(("gc", "--dry-run"), ("sql", "FROM runs"), ("verify", "--full"), ("replay",)),
+)
+
+
+def test_no_command_sends_a_terminal_what_a_run_says(place: Path) -> None:
+    """Home, run, keys, files and values are called so that they steer a terminal."""
+    home = make_home(place / f"of{ESCAPE}")
+    with daemon(home):
+        trained = run_in(place, home, "-c", SPITEFUL)
+        assert trained.returncode == 0, trained.stderr
+        assert_harmless(trained)
+        assert_harmless(flightlogd(home, "status"))
+    assert_harmless(flightlogd(home, "status"))
+    for command in COMMANDS:
+        assert_harmless(run_in(place, home, "-c", PEOPLE, *command))
+
+
+PEOPLE = "from flightlog.cli import main; main()"
+
+
+def run_in(
+    folder: Path, home: Home, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(home) | {"FLIGHTLOG_QUIET": "0"} | environ,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def assert_harmless(done: subprocess.CompletedProcess[str]) -> None:
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    assert [
+        char for char in said if not char.isprintable() and char not in "\n\t"
+    ] == []
+
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "aws-hush",
+    "HF_TOKEN": "hf-hush",
+    "MY_API_KEY": "key-hush",
+    "DATABASE_URL": "postgres://me:url-hush@host/db",
+}
+TRAINS = """
+import flightlog
+with flightlog.init(project="p", id="r", config={"lr": 1}, workspace_root=".",
+                    snapshot_code=True) as run:
+    run.log({"a": 1})
+"""
+
+
+def test_no_secret_of_environment_and_arguments_is_kept(
+    home: Home, place: Path
+) -> None:
+    work = place / "work"
+    work.mkdir()
+    (work / "train.py").write_text(TRAINS)
+    (work / ".env").write_text("TOKEN=file-hush\n")
+    arguments = ("--api-key=argument-hush", "--url", "https://me:too-hush@host/")
+
+    done = run_in(work, home, "train.py", *arguments, **SECRETS)
+
+    assert done.returncode == 0, done.stderr
+    assert flightlogd(home, "stop").returncode == 0
+    exported = run_in(place, home, "-c", PEOPLE, "export", "r", "--to", "x.zip")
+    assert exported.returncode == 0, exported.stderr
+    archive = zipfile.ZipFile(place / "x.zip")
+    kept = [archive.read(name) for name in archive.namelist()]
+    code = [zipfile.ZipFile(io.BytesIO(each)) for each in kept if each[:2] == b"PK"]
+    kept += [each.read(name) for each in code for name in each.namelist()]
+    kept += [path.read_bytes() for path in home.root.rglob("*") if path.is_file()]
+    assert any(b"import flightlog" in each for each in kept), "the code is kept"
+    assert [each for each in kept if b"hush" in each] == []

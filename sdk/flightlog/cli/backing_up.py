@@ -4,11 +4,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from flightlog.cli.output import emit, emit_json, plain, sized, talk
+from flightlog.cli.output import emit, emit_json, sized, talk
 from flightlog.cli.progress import progress
 from flightlog.errors import BadArgumentError
 from flightlog_storage.backup import BackedUp, back_up
 from flightlog_storage.home import Home
+from flightlog_storage.terminal import plain
 
 __all__ = ("back_up_home",)
 

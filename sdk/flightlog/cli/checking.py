@@ -11,9 +11,10 @@ from flightlog.cli.contents import read_contents
 from flightlog.cli.damages import check_log, check_set_aside
 from flightlog.cli.files import check_projections, check_spools
 from flightlog.cli.findings import REPLAY, Findings, Problem, cost_of, listed
-from flightlog.cli.output import emit, emit_json, plain, talk
+from flightlog.cli.output import emit, emit_json, talk
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.home import Home
+from flightlog_storage.terminal import plain
 
 __all__ = ("check_home", "find_problems", "lost_line")
 

@@ -12,13 +12,13 @@ from flightlog.cli.output import (
     emit_table,
     is_terminal,
     iso,
-    plain,
     sized,
     talk,
 )
 from flightlog.errors import BadArgumentError
 from flightlog_storage.garbage import Collected, Garbage, Item, collect, find_garbage
 from flightlog_storage.home import Home
+from flightlog_storage.terminal import plain
 
 __all__ = ("collect_garbage", "seconds_of")
 

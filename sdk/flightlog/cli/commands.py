@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from flightlog._settings import find_home
-from flightlog.cli.output import plain, talk
+from flightlog.cli.output import talk
 from flightlog.errors import BadArgumentError, Error, NotFoundError
 from flightlog_storage.errors import HomeLocked, StorageError
 from flightlog_storage.export_format import SIZE_MAX
@@ -409,7 +409,7 @@ def _telling() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    talk("Error: " + "\n".join(map(plain, message.splitlines())))
+    talk(f"Error: {message}")
     sys.exit(code)
 
 

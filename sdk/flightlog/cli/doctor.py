@@ -10,11 +10,12 @@ from flightlog.cli.daemon_checks import ask_daemon, check_daemon, is_served
 from flightlog.cli.findings import REPLAY, Advice, Findings, Problem, cost_of
 from flightlog.cli.leftover_checks import check_leftovers
 from flightlog.cli.machine_checks import check_machine
-from flightlog.cli.output import emit, emit_json, plain, talk
+from flightlog.cli.output import emit, emit_json, talk
 from flightlog.cli.place_checks import check_place
 from flightlog_storage.home import Home
 from flightlog_storage.scrub import fault_of
 from flightlog_storage.scrubbing import read_scrubbing
+from flightlog_storage.terminal import plain
 
 __all__ = ("examine_home",)
 

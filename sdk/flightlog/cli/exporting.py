@@ -11,7 +11,7 @@ from flightlog._daemon import DaemonStarter, find_socket
 from flightlog.apis.public.reading import reading
 from flightlog.apis.public.waiting import watch_home
 from flightlog.cli.naming import find_run
-from flightlog.cli.output import emit, emit_json, iso, plain, talk
+from flightlog.cli.output import emit, emit_json, iso, talk
 from flightlog.cli.progress import Advance, progress
 from flightlog.errors import BadArgumentError, CommError, NotFoundError
 from flightlog_storage.artifact_state import RunName
@@ -27,6 +27,7 @@ from flightlog_storage.logreader import LogReader
 from flightlog_storage.named_blobs import named_blobs
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.spool import is_owner_gone, read_owner
+from flightlog_storage.terminal import plain
 
 __all__ = ("export_runs",)
 

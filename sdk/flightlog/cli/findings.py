@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from flightlog.cli.output import plain
+from flightlog_storage.terminal import plain
 
 __all__ = ("REPLAY", "Advice", "Findings", "Problem", "cost_of", "listed")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from flightlog.apis.public.reading import reading
 from flightlog.cli.closing import closing_frames, state_of
 from flightlog.cli.courier import Courier
-from flightlog.cli.output import emit, emit_json, plain, talk
+from flightlog.cli.output import emit, emit_json, talk
 from flightlog.cli.progress import progress
 from flightlog.errors import CommError
 from flightlog_storage.artifact_state import RunName
@@ -32,6 +32,7 @@ from flightlog_storage.known_frames import Known, known_frames
 from flightlog_storage.named_blobs import named_blobs
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.staging import staging_folder
+from flightlog_storage.terminal import plain
 
 __all__ = ("import_runs",)
 

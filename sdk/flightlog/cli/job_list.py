@@ -15,7 +15,6 @@ from flightlog.cli.output import (
     emit_table,
     is_terminal,
     iso,
-    plain,
     shown,
     sized,
     talk,
@@ -23,6 +22,7 @@ from flightlog.cli.output import (
 from flightlog.cli.owing import FailedJob, Jobs, OwedJob, read_jobs
 from flightlog_storage.home import Home
 from flightlog_storage.progress import Progress
+from flightlog_storage.terminal import plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -10,22 +10,23 @@ from typing import Any
 
 import click
 
+from flightlog_storage.terminal import plain, safe
+
 __all__ = (
     "age",
     "emit",
     "emit_json",
+    "emit_raw",
     "emit_table",
     "flat",
     "is_terminal",
     "iso",
-    "plain",
     "shown",
     "sized",
     "talk",
 )
 
 VALUE_LENGTH_MAX = 200  # Of a value shown to people.
-_JOINER = "\u200d"  # Between the parts of some emoji; harmless.
 _UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 _AGES = ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -35,7 +36,12 @@ def is_terminal() -> bool:
 
 
 def emit(text: str) -> None:
-    """Print data; a reader that has seen enough, as `head`, is no error."""
+    """Print data, safe for a terminal."""
+    emit_raw(safe(text))
+
+
+def emit_raw(text: str) -> None:
+    """Print data as it is; a reader that has seen enough, as `head`, is no error."""
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -44,7 +50,7 @@ def emit(text: str) -> None:
 
 def talk(text: str) -> None:
     """Print what is not data."""
-    click.echo(text, err=True)
+    click.echo(safe(text), err=True)
 
 
 def emit_json(schema: str, data: object) -> None:
@@ -71,18 +77,6 @@ def emit_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(plain(cell), style=_style(cell)) for cell in row))
     Console().print(table)
-
-
-def plain(text: str) -> str:
-    """Return the text with what would steer a terminal made visible."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char
-        if char.isprintable() or char == _JOINER
-        else char.encode("unicode_escape").decode()
-        for char in text
-    )
 
 
 def shown(value: object) -> str:

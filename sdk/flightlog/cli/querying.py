@@ -14,16 +14,16 @@ from pyarrow import MonthDayNano
 
 from flightlog.apis.public import Api
 from flightlog.cli.output import (
-    emit,
     emit_json,
+    emit_raw,
     emit_table,
     is_terminal,
-    plain,
     shown,
     talk,
 )
 from flightlog.errors import BadArgumentError
 from flightlog_storage.home import Home
+from flightlog_storage.terminal import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +75,7 @@ def _print_csv(table: "pa.Table") -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(safe, table.column_names))
     writer.writerows(map(safe, row) for row in _rows(table, _text))
-    emit(buffer.getvalue().removesuffix("\n"))
+    emit_raw(buffer.getvalue().removesuffix("\n"))
 
 
 def _print_table(table: "pa.Table") -> None:

@@ -6,13 +6,14 @@ from signal import Signals
 from typing import Any
 
 from flightlog.cli.naming import find_run
-from flightlog.cli.output import age, emit, emit_json, flat, iso, plain, shown, talk
+from flightlog.cli.output import age, emit, emit_json, flat, iso, shown, talk
 from flightlog_storage.database import Database, MissingEvents
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import WriterId
 from flightlog_storage.home import Home
 from flightlog_storage.names import default_name
 from flightlog_storage.runstate import RunState, WriterState, WriterStatus
+from flightlog_storage.terminal import plain
 
 __all__ = ("show_run",)
 
