@@ -125,8 +125,8 @@ class Overlay:
 
     def over(self, logged: list[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
         """Return the summary, given (time, values) of the rows logged last."""
-        known = list(self._set.items())  # At once: another thread may set more.
-        found = [(at, path, value) for path, (at, value) in known]
+        known = self._set.copy()  # At once: another thread may set more.
+        found = [(at, path, value) for path, (at, value) in known.items()]
         for at, row in logged:
             found.extend((at, (key,), value) for key, value in row.items())
         summary: dict[str, Any] = {}

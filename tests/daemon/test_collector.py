@@ -26,7 +26,7 @@ from pathlib import Path
 from flightlog_storage.home import Home
 from flightlogd import worker
 worker.FIRST_AFTER_S = 0.05
-worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]))
+worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]), low_water=None)
 """
 
 

@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 from flightlogd.cli import main
 from flightlogd.install import MARK
 
+pytestmark = pytest.mark.once
+
 UNITS = Path(__file__).parents[2] / "systemd"
 
 

@@ -299,10 +299,9 @@ def test_init_without_descriptors_says_so(own_lab: Lab) -> None:
 
 @pytest.mark.fault(59)
 def test_a_runtime_folder_that_is_deleted_costs_nothing(
-    own_lab: Lab, tmp_path: Path
+    own_lab: Lab, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    runtime = tmp_path / "runtime"
-    runtime.mkdir(mode=0o700)
+    runtime = tmp_path_factory.mktemp("r")  # Short, as paths of sockets have to be.
 
     own_lab.run_script(
         f"""

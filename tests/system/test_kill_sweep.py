@@ -39,7 +39,7 @@ from flightlogd.wakes import Durable
 pytestmark = [
     pytest.mark.once,
     pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace"),
-    pytest.mark.timeout(0),
+    pytest.mark.timeout(1200),
 ]
 
 # So often each of them may be made by a thread of the process before it is killed.

@@ -37,9 +37,10 @@ def can_trace() -> bool:
     return bool(shutil.which("strace")) and not subprocess.call(TRACES)
 
 
-pytestmark = pytest.mark.skipif(
-    not can_trace(), reason="strace is not there, or may not trace"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace"),
+]
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from tests.system.harness import (
 from flightlog_storage.home import Home
 from flightlog_storage.runstate import State
 
+pytestmark = pytest.mark.once
+
 ROWS = 10_000
 
 

@@ -20,6 +20,8 @@ from tests.system.harness import (
 
 from flightlog_storage.home import Home
 
+pytestmark = pytest.mark.once
+
 WATCHDOG_S = 3.0
 STRACE = shutil.which("strace")
 needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
