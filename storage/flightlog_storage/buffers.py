@@ -32,7 +32,8 @@ class PlainBuffer:
         self._commit(where.start, where.stop)
 
     def _commit(self, start: int, end: int) -> None:
-        self._committed = max(self._committed, end)
+        if end > self._committed:  # From here to the next line no handler can run.
+            self._committed = end
         committed = 0
         try:
             while committed != self._committed:  # A handler may have gone further.
