@@ -123,17 +123,17 @@ class Home(msgspec.Struct, frozen=True):
         """Where this home's daemon listens unless it was handed another socket."""
         if self.socket_override is not None:
             return self.socket_override
-        if self.root == _default_root():
-            name = "daemon.sock"
-        else:
-            path = os.fsencode(self.root)
-            name = f"{zlib.crc32(path):08x}{zlib.adler32(path):08x}.sock"
-        if self.runtime is not None:
-            return self.runtime / "flightlog" / name
         beside = self.root / "daemon.sock"
-        if len(os.fsencode(beside)) <= SOCKET_PATH_MAX:
+        if self.runtime is not None:
+            folder = self.runtime / "flightlog"
+        elif len(os.fsencode(beside)) <= SOCKET_PATH_MAX:
             return beside
-        return Path(f"/tmp/flightlog-{os.getuid()}") / name
+        else:
+            folder = Path(f"/tmp/flightlog-{os.getuid()}")
+        if self.root == _default_root():
+            return folder / "daemon.sock"
+        path = os.fsencode(self.root)
+        return folder / f"{zlib.crc32(path):08x}{zlib.adler32(path):08x}.sock"
 
     @property
     def is_writable(self) -> bool:
