@@ -13,17 +13,20 @@ States and histories are not copied: they are made of the log.
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flightlog_storage.blobs import BlobStore, is_sha256, stage_file
-from flightlog_storage.errors import CorruptData, HomeUnusable
+from flightlog_storage.errors import CorruptData, HomeUnusable, SourceUnusable
 from flightlog_storage.event import FileFailed, FileSaved
-from flightlog_storage.files import RealFiles
+from flightlog_storage.files import RealFiles, read_around
+from flightlog_storage.folder_copies import copy_folder
 from flightlog_storage.home import Home, HomeLock
-from flightlog_storage.inbox import copy_into_inbox
+from flightlog_storage.inbox import copy_into_inbox, put_in_inbox
+from flightlog_storage.log_copies import damages_from, has_lost, segments
 from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
 from flightlog_storage.rows import decode
 from flightlog_storage.scan import Scan, Scope, SegmentFile
@@ -53,7 +56,7 @@ class BackedUp:
     inbox: int = 0
     spools: int = 0
     size: int = 0
-    damaged: list[str] = field(default_factory=list)  # Blobs that are not copied.
+    damaged: list[str] = field(default_factory=list)  # Where in the home, and what.
 
 
 def back_up(home: Home, target: Home, tick: Tick = int) -> BackedUp:
@@ -83,12 +86,11 @@ def _check(home: Home, target: Home) -> None:
     """Refuse to write over what is not an earlier state of this home."""
     if target.lock.stat().st_size:
         raise HomeUnusable(target.root, "a daemon has served it: it is a home now")
-    ours = set(_segments(target.log))
-    if not ours:
+    if not segments(target.log):
         return
     if LogReader(target.log).log_id != LogReader(home.log).log_id:
         raise HomeUnusable(target.root, "is not a backup of this home")
-    if ours - set(_segments(home.log)):
+    if has_lost(home.log, target.log):
         why = "holds more of the log than the home does, which has lost some of it"
         raise HomeUnusable(target.root, why)
 
@@ -117,7 +119,7 @@ class _Backup:
             if path.name not in self.inbox:
                 path.unlink()
         for name in _USERS:
-            self._copy_tree(self.home.root / name, self.target.root / name)
+            copy_folder(self.home.root, self.target.root, name, self.staging)
         self.target.sync()
         return self.done
 
@@ -145,7 +147,10 @@ class _Backup:
         for path in self.home.inbox.glob("*"):
             there = self.target.inbox / path.name
             with suppress(FileNotFoundError):
-                size = path.stat().st_size
+                status = path.lstat()
+                if not stat.S_ISREG(status.st_mode):
+                    continue  # No writer left it; reading a pipe would never end.
+                size = status.st_size
                 if not there.exists() or there.stat().st_size != size:
                     self._copy(path, there)
                     self.done.inbox += 1
@@ -164,24 +169,30 @@ class _Backup:
                     self._copy_blob(path)
             except FileNotFoundError:
                 continue
+            except SourceUnusable:
+                self._leave_out(path)
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                self.done.damaged.append(path.name)
+                self._leave_out(path)
 
     def _copy_blob(self, path: Path) -> None:
-        staged = stage_file(path, self.staging, follow=False, tick=self.tick)
+        staged = stage_file(path, self.staging, tick=self.tick)
         if staged.digests.sha256 != path.name:
-            self.done.damaged.append(path.name)
+            self._leave_out(path)
             return
         BlobStore(self.target.blobs).keep(staged)
         self.done.blobs += 1
         self.done.size += staged.digests.size
 
+    def _leave_out(self, path: Path) -> None:
+        self.done.damaged.append(f"{path.relative_to(self.home.root)}: not copied")
+
     def _copy_log(self, end: LogPosition) -> None:
         """Copy the segments, in their order, up to a position."""
-        known = _segments(self.target.log)
-        for name in _segments(self.home.log):
+        known = segments(self.target.log)
+        copied: list[str] = []
+        for name in segments(self.home.log):
             offset = first_offset_of(name) or 0
             if offset > end.segment_first_offset:
                 break
@@ -191,14 +202,17 @@ class _Backup:
             is_known = name in known[:-1] and not is_last
             if not is_known or there.stat().st_size != source.stat().st_size:
                 self._copy(source, there, end.position if is_last else None)
-                self.done.segments += 1
+                copied.append(name)
+        self.done.segments = len(copied)
+        if copied:
+            self.done.damaged += damages_from(self.target.log, copied[0])
 
     def _copy(self, source: Path, there: Path, size: int | None = None) -> None:
         """Copy a file, or the first bytes of it; it is whole when it has its name."""
         copy = self.staging / "copy"
         copy.unlink(missing_ok=True)
         with source.open("rb") as file:
-            copied = copy_into_inbox(copy, file.fileno())
+            copied = _copy_open(file.fileno(), copy)
         with copy.open("r+b") as file:
             if size is not None:
                 file.truncate(_whole_end(copy, there.name, size))
@@ -207,24 +221,6 @@ class _Backup:
         RealFiles().fsync_dir(there.parent)
         self.tick(copied)
         self.done.size += copied
-
-    def _copy_tree(self, source: Path, target: Path) -> None:
-        """Copy what users and others put into a folder; links are copied as such."""
-        for path in _files_in(source):
-            there = target / path.relative_to(source)
-            with suppress(FileNotFoundError):
-                if path.is_symlink() or not _is_same(path, there):
-                    _make_folders(self.target.root, there.parent)
-                    copy = self.staging / "copy"
-                    copy.unlink(missing_ok=True)
-                    shutil.copy2(path, copy, follow_symlinks=False)
-                    copy.rename(there)
-
-
-def _segments(folder: Path) -> list[str]:
-    with suppress(FileNotFoundError):
-        return sorted(n for n in os.listdir(folder) if first_offset_of(n) is not None)
-    return []
 
 
 def _made_between(
@@ -256,22 +252,16 @@ def _whole_end(path: Path, name: str, size: int) -> int:
     return size
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    for above, _, names in os.walk(folder):
-        for name in names:
-            path = Path(above, name)
-            if path.is_symlink() or path.is_file():
-                yield path
-
-
-def _is_same(path: Path, there: Path) -> bool:
-    if not there.exists():
-        return False
-    one, other = path.stat(), there.stat()
-    return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
-
-
-def _make_folders(root: Path, folder: Path) -> None:
-    for part in folder.relative_to(root).parts:
-        root /= part
-        root.mkdir(mode=0o700, exist_ok=True)
+def _copy_open(source: int, copy: Path) -> int:
+    """Copy an open file, with zeros in place of what the disk does not give back."""
+    try:
+        return copy_into_inbox(copy, source)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    size = os.fstat(source).st_size
+    pieces = (
+        read_around(RealFiles(), source, COPY_SIZE, position)
+        for position in range(0, size, COPY_SIZE)
+    )
+    return put_in_inbox(copy, pieces)

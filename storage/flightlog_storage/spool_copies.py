@@ -6,6 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from flightlog_storage.files import RealFiles, read_around
 from flightlog_storage.spool import (
     CHUNK_HEADER_SIZE,
     chunk_path,
@@ -27,13 +28,13 @@ def stage_spools(spool: Path, staging: Path) -> list[Path]:
         OSError: The disk refuses.
     """
     staged = []
-    for folder in sorted(spool.glob("[!.]*")):
+    for folder in sorted(spool.glob("[!.]*/")):
         copy = staging / folder.name
         copy.mkdir(mode=0o700)
-        try:
-            _copy(folder, copy)
+        _copy(folder, copy)
+        if chunks(copy):
             staged.append(copy)
-        except FileNotFoundError:  # All it held is recorded, and it is gone.
+        else:  # All it held is recorded, and it is gone.
             shutil.rmtree(copy)
     return staged
 
@@ -59,7 +60,8 @@ def _copy(folder: Path, copy: Path) -> None:
     # Listed once, and copied in order: a chunk is whole before there is a next one,
     # and says where it begins before one ahead of it is freed.
     numbers = chunks(folder)
-    _write(copy / "owner", (folder / "owner").read_bytes())
+    with suppress(FileNotFoundError):  # Lost, it takes no event along.
+        _write(copy / "owner", (folder / "owner").read_bytes())
     (copy / "lock").touch(mode=0o600)
     for number in numbers:
         with suppress(FileNotFoundError):
@@ -72,8 +74,10 @@ def _copy_chunk(source: Path, target: Path) -> None:
     """Copy what is committed; more may be on its way into the chunk."""
     with source.open("rb", buffering=0) as file:
         header = file.read(CHUNK_HEADER_SIZE)
-        committed = int.from_bytes(header[:8], "little")
-        _write(target, header + os.pread(file.fileno(), committed, 0)[len(header) :])
+        size = os.fstat(file.fileno()).st_size
+        committed = min(int.from_bytes(header[:8], "little"), size)
+        data = read_around(RealFiles(), file.fileno(), committed, 0)
+        _write(target, header + data[len(header) :])
 
 
 def _write(path: Path, data: bytes) -> None:

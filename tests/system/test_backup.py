@@ -186,16 +186,15 @@ def test_a_backup_that_is_done_outlives_a_loss_of_power(
     disk.put_into(tmp_path / "left", Variant(names=False, contents=False))
     left, there = files_in(tmp_path / "left"), files_in(target.root)
     assert left == there
-    assert {name.split("/")[0] for name in left} >= {"log", "blobs", "inbox", "spool"}
+    folders = {name.split("/")[0] for name in left}
+    assert folders >= {"log", "blobs", "inbox", "spool", "files"}
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
-    """Return the files in a backup, but those of the user's own."""
     return {
-        name: path.read_bytes()
+        str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file()
-        and not (name := str(path.relative_to(folder))).startswith("files/")
     }
 
 
@@ -446,6 +445,90 @@ def test_a_log_that_was_lost_does_not_take_its_backup_along(
     assert rows_of(target, "r") == [(n, n / 2) for n in range(5)]
 
 
+@pytest.mark.parametrize("change", ["cut", "a wrong bit", "another line of events"])
+def test_an_open_segment_that_lost_something_does_not_replace_its_copy(
+    tmp_path: Path, target: Home, change: str
+) -> None:
+    recorded = Recorded(tmp_path)
+    writer = recorded.start("r")
+    recorded.rows(writer, (0, 0.0))
+    (segment,) = recorded.home.log.iterdir()
+    earlier = segment.read_bytes()
+    recorded.rows(writer, (1, 0.5))
+    back_up(recorded.home, target)
+    data = bytearray(segment.read_bytes())
+    data[len(earlier) + 80] ^= 1
+    recorded.log.close()
+    segment.write_bytes(data if change == "a wrong bit" else earlier)
+    if change == "another line of events":
+        recorded.log = recorded.open()
+        recorded.rows(writer, (7, 7.0), (8, 8.0))
+
+    assert "has lost some of it" in refusal(recorded.home, target.root)
+    assert rows_of(target, "r") == [(0, 0.0), (1, 0.5)]
+    assert_sound(target)
+
+
+def test_a_damaged_copy_of_an_open_segment_is_replaced(
+    tmp_path: Path, target: Home
+) -> None:
+    recorded = Recorded(tmp_path)
+    writer = recorded.start("r")
+    recorded.rows(writer, (0, 0.0), (1, 0.5))
+    back_up(recorded.home, target)
+    (copy,) = target.log.iterdir()
+    data = bytearray(copy.read_bytes())
+    data[-20] ^= 1
+    copy.write_bytes(data)
+
+    back_up(recorded.home, target)
+
+    assert_sound(target)
+
+
+def test_damage_of_the_log_that_is_copied_is_told(tmp_path: Path, target: Home) -> None:
+    recorded = Recorded(tmp_path)
+    writer = recorded.start("r")
+    recorded.rows(writer, (0, 0.0))
+    recorded.rows(writer, (1, 0.5))
+    (segment,) = recorded.home.log.iterdir()
+    data = bytearray(segment.read_bytes())
+    data[200] ^= 1
+    segment.write_bytes(data)
+
+    done = command(recorded.home, "backup", str(target.root))
+
+    assert done.returncode == 1
+    assert f"damaged: log/{segment.name}, byte" in done.stderr
+    assert rows_of(target, "r") == rows_of(recorded.home, "r")
+
+
+@pytest.mark.fault(18)
+@pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace")
+def test_a_bad_sector_does_not_end_a_backup(tmp_path: Path, target: Home) -> None:
+    recorded = Recorded(tmp_path)
+    writer = recorded.start("r")
+    recorded.rows(writer, (0, 0.0))
+    (segment,) = recorded.home.log.iterdir()
+    fault = ["strace", "-D", "-f", "-o", os.devnull, "-P", str(segment)]
+
+    done = subprocess.run(
+        [
+            *(*fault, "-e", "inject=sendfile:error=EIO"),
+            *(*CLI, "backup", str(target.root), "--home", str(recorded.home.root)),
+        ],
+        env=environment(recorded.home),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert rows_of(target, "r") == [(0, 0.0)]
+    assert_sound(target)
+
+
 def test_a_damaged_segment_does_not_replace_its_good_copy(
     tmp_path: Path, target: Home
 ) -> None:
@@ -478,10 +561,67 @@ def test_a_damaged_blob_is_told_and_not_copied(
     done = command(home, "backup", str(target.root))
 
     assert done.returncode == 1
-    assert f"damaged, and not copied: blobs/{blob.parent.name}/{blob.name}" in (
-        done.stderr
-    )
+    assert f"damaged: blobs/{blob.parent.name}/{blob.name}: not copied" in done.stderr
     there = {path.name for path in target.blobs.glob("*/*")}
     assert kept.name in there
     assert blob.name not in there
     assert [*target.staging.iterdir()] == []
+
+
+# --- what else may lie in a home ---
+
+
+def test_a_home_that_a_link_leads_to_is_copied(
+    home: Home, target: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    there = Home(tmp_path / "link" / home.root.name)
+    with daemon(home):
+        log_files(home, tmp_path / "work")
+        assert command(home, "jobs", "--wait").returncode == 0
+
+    assert back_up(there, target)["blobs"] == 3
+    assert_sound(target)
+
+
+def test_what_no_writer_left_keeps_no_backup_up(home: Home, target: Home) -> None:
+    with closing(HomeLock(home)):
+        Trainer(home, 100, how="kill").wait()
+    os.mkfifo(home.inbox / "pipe")
+    (home.inbox / "folder").mkdir()
+    (home.spool / "file").touch()
+    (home.blobs / "ab").mkdir()
+    os.mkfifo(home.blobs / "ab" / ("ab" * 32))
+
+    done = command(home, "backup", str(target.root))
+
+    assert done.returncode == 1
+    assert f"damaged: blobs/ab/{'ab' * 32}: not copied" in done.stderr
+    assert rows_up_to(target) == 100
+
+
+def test_a_spool_that_does_not_say_whose_it_is_is_copied(
+    home: Home, target: Home
+) -> None:
+    with closing(HomeLock(home)):
+        Trainer(home, 100, how="kill").wait()
+    (spool,) = home.spool.iterdir()
+    owner = (spool / "owner").read_bytes()
+    (spool / "owner").unlink()
+
+    back_up(home, target)
+
+    (target.spool / spool.name / "owner").write_bytes(owner)
+    assert rows_up_to(target) == 100
+
+
+def test_a_chunk_that_says_it_is_endless_is_copied_as_far_as_it_is(
+    home: Home, target: Home
+) -> None:
+    with closing(HomeLock(home)):
+        Trainer(home, 100, how="kill").wait()
+    (chunk,) = home.spool.glob("*/*.chunk")
+    with chunk.open("r+b") as file:
+        file.write((1 << 62).to_bytes(8, "little"))
+
+    assert back_up(home, target)["spools"] == 1

@@ -42,8 +42,8 @@ def _data(done: BackedUp) -> dict[str, object]:
 
 
 def _print(home: Home, target: Home, done: BackedUp, seconds: float) -> None:
-    for sha256 in done.damaged:
-        talk(f"damaged, and not copied: blobs/{sha256[:2]}/{sha256}")
+    for what in done.damaged:
+        talk(f"damaged: {what}")
     emit(
         f"backed up {plain(str(home.root))} in {plain(str(target.root))}: "
         f"{sized(done.size)} in {done.segments:,} segments, {done.blobs:,} blobs and "
