@@ -52,6 +52,7 @@ TESTS = {
     "projector": (f"{STORAGE}projector.py", WRITES),
     "protocol": (f"{STORAGE}protocol.py",),
     "scan": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
+    "scrub": (f"{SYSTEM}scrubbing.py",),
     "segment": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
     "spool_copies": (f"{SYSTEM}backup.py",),
     "spool_reader": (f"{STORAGE}spool.py",),
@@ -126,8 +127,8 @@ def outcomes(comparison: str, operator: ast.cmpop) -> tuple[str, ...]:
     return ("True", "False") if is_order and "sequence" in comparison else ()
 
 
-def is_noticed(root: Path, tests: tuple[str, ...]) -> bool:
-    """Whether a test fails in a copy of the tree; the tests run in their order."""
+def failure(root: Path, tests: tuple[str, ...]) -> str:
+    """Return what pytest says of the first of the tests that fails in a copy."""
     for test in tests:
         done = subprocess.run(
             [
@@ -141,8 +142,8 @@ def is_noticed(root: Path, tests: tuple[str, ...]) -> bool:
             check=False,
         )
         if done.returncode:
-            return True
-    return False
+            return done.stdout + done.stderr
+    return ""
 
 
 def survivors(chosen: list[Mutant], folder: Path, jobs: int) -> list[Mutant]:
@@ -154,7 +155,7 @@ def survivors(chosen: list[Mutant], folder: Path, jobs: int) -> list[Mutant]:
     def survives(mutant: Mutant) -> bool:
         root = copies.get()
         mutant.write(root)
-        found = not is_noticed(root, TESTS[mutant.path.stem])
+        found = not failure(root, TESTS[mutant.path.stem])
         (root / mutant.path).write_bytes(mutant.source)
         copies.put(root)
         say(f"{'SURVIVES' if found else 'noticed '} {mutant}")
@@ -199,8 +200,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         clean = copy_of_tree(Path(folder) / "clean")
         tests = sorted({test for each in chosen for test in TESTS[each.path.stem]})
-        if is_noticed(clean, tuple(tests)):
-            say("tests fail without any change")
+        if found := failure(clean, tuple(tests)):
+            say(f"tests fail without any change:\n{found}")
             return 2
         alive = survivors(chosen, Path(folder), given.jobs)
     say(f"{len(chosen)} changes, {len(chosen) - len(alive)} noticed")
