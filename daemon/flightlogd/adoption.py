@@ -129,13 +129,16 @@ class Adopter:
 
     def _ending(self, name: str, folder: Path) -> Ending | None:
         """Return how the spool's writer ended, or None while it may write."""
-        if not is_owner_gone(folder):
+        watch = self._watches[name]
+        if not _is_free(folder, watch):
             self._free_since.pop(name, None)
             return None
-        watch = self._watches[name]
         ending = Ending() if watch is None else watch.ending()
         since = self._free_since.setdefault(name, time.monotonic())
-        if ending is None and time.monotonic() - since >= EXEC_AFTER_S:
+        if time.monotonic() - since < EXEC_AFTER_S:
+            # Without `owner` and `lock` it may be just about to be deleted.
+            return None if watch is None else ending
+        if ending is None:
             assert watch is not None
             if watch.holds(folder / "lock"):
                 # It lives and writes: a close of the file elsewhere in that process
@@ -177,17 +180,18 @@ class Adopter:
         ending: Ending,
     ) -> bool:
         socket.send_multipart(delivery.hello(time.monotonic()))
-        is_told = False
+        last = 0  # The sequence of the last word, once it was said.
         while True:
             while frames := delivery.next(time.monotonic()):
                 socket.send_multipart(frames)
             if not delivery.is_waiting:
                 # Told again until it is acknowledged: it, too, may have been lost.
-                last = _last_word(folder, delivery, ending, is_told)
-                if last is None:
+                is_told = bool(last)
+                last = last or _last_sequence(folder, delivery)
+                if delivery.acked >= last:
                     return True
-                is_told = True
-                socket.send_multipart(last)
+                frame = _last_word(folder, delivery, ending, last, is_told=is_told)
+                socket.send_multipart(frame)
             if not is_answered(socket, self._stopping):
                 return False
             delivery.receive(decode_reply(socket.recv()), time.monotonic())
@@ -266,13 +270,26 @@ def _sweep(folder: Path) -> None:
         remove_spool(folder)
 
 
+def _is_free(folder: Path, watch: ProcessWatch | None) -> bool:
+    """Whether no process holds a spool; its lock may have gone with the power."""
+    if (folder / "lock").exists():
+        return is_owner_gone(folder)
+    return watch is None or not watch.identity.is_of_this_boot()
+
+
+def _last_sequence(folder: Path, delivery: Delivery) -> int:
+    """Return at which sequence the writer's end is to be told."""
+    owner = read_owner(folder)
+    if owner is not None and owner.process.is_of_this_boot():
+        return delivery.sequence
+    # The spool may have lost its end with the power, and the log have more of it.
+    return max(delivery.sequence, delivery.acked + 1)
+
+
 def _last_word(
-    folder: Path, delivery: Delivery, ending: Ending, is_told: bool
-) -> list[bytes] | None:
-    """Return the frame that says how the writer ended, unless it is in the log."""
-    sequence = delivery.sequence
-    if delivery.acked >= sequence:
-        return None
+    folder: Path, delivery: Delivery, ending: Ending, sequence: int, *, is_told: bool
+) -> list[bytes]:
+    """Return the frame that says how the writer ended."""
     owner = read_owner(folder)
     run = None if owner is None else owner.run
     writer = WriterId(bytes.fromhex(folder.name))

@@ -36,12 +36,16 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
     def is_alive(self) -> bool:
         """Whether this very process runs; True when that cannot be seen from here."""
-        if self.boot_id != _boot_id():
+        if not self.is_of_this_boot():
             return False
         if self.pid_namespace != _pid_namespace():
             return True
         fields = _stat(self.pid)
         return fields is not None and fields[0] not in "ZX" and self._is(fields)
+
+    def is_of_this_boot(self) -> bool:
+        """Whether the machine has run without a break since; not that of another."""
+        return self.boot_id == _boot_id()
 
     def _is(self, fields: list[str]) -> bool:
         return int(fields[_STAT_START_TIME]) == self.start_time

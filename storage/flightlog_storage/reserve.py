@@ -66,7 +66,7 @@ def adopt_reserve(folder: Path) -> None:
 
 def _content(writer: WriterId, event: bytes) -> bytes:
     header = CHUNK_HEADER.pack(
-        CHUNK_HEADER_SIZE + len(event), CHUNK_MAGIC, CHUNK_VERSION, 0, writer
+        CHUNK_HEADER_SIZE + len(event), CHUNK_MAGIC, CHUNK_VERSION, 0, writer, 0
     )
     return header.ljust(CHUNK_HEADER_SIZE, b"\0") + event
 

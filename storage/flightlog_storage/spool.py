@@ -33,8 +33,8 @@ __all__ = (
 
 CHUNK_MAGIC = b"FSPL"
 CHUNK_VERSION = 1
-# committed, magic, version, (pad), first sequence, writer
-CHUNK_HEADER = struct.Struct("<Q4sHxxQ16s")
+# committed, magic, version, (pad), first sequence, writer, end of the chunk before
+CHUNK_HEADER = struct.Struct("<Q4sHxxQ16sQ")
 CHUNK_HEADER_SIZE = 64
 
 

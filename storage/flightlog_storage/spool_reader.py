@@ -30,6 +30,8 @@ __all__ = ("FRAME_SIZE", "Cut", "SpoolReader")
 
 FRAME_SIZE = 256 << 10  # Bytes of events that a frame holds, but for one large event.
 _FIRST_SEQUENCE_AT = 16
+_SECTOR = bytes(512)  # As a loss of power leaves it that was not written yet.
+_NOWHERE = 1 << 62
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -69,6 +71,8 @@ class SpoolReader:
         self._fd = -1
         owner = read_owner(folder)
         self._run = b"" if owner is None else encode_run(owner.run)
+        # Nothing of it was synced: what a kill leaves is whole, but not what this does.
+        self._lost_power = owner is None or not owner.process.is_of_this_boot()
         self._ends: dict[int, int] = {}  # chunk → the sequence after its last event
         self._sequence = 1
         self._position = CHUNK_HEADER_SIZE
@@ -119,7 +123,7 @@ class SpoolReader:
         while True:
             if self._fd < 0 and not self._open(self._chunk):
                 return None
-            committed = int.from_bytes(os.pread(self._fd, 8, 0), "little")
+            committed = self._committed()
             if self._position >= committed or self._is_broken:
                 if not self._next_chunk():
                     return None
@@ -261,6 +265,9 @@ class SpoolReader:
     def _break(self, why: str) -> None:
         """Give up the rest of this chunk."""
         self._is_broken = True
+        self._note(why)
+
+    def _note(self, why: str) -> None:
         self.damage = self.damage or f"chunk {self._chunk}: {why}"
 
     def _rewind(self) -> None:
@@ -269,6 +276,8 @@ class SpoolReader:
         self._chunk = held[0] if held else 1
         self._sequence = 1
         self._open(self._chunk)
+        if self._lost_power and self._chunk > 1 and self._sequence == 1:
+            self._note("its first sequence is lost")  # Or the chunks before it are.
 
     def _open(self, chunk: int) -> bool:
         try:
@@ -280,29 +289,63 @@ class SpoolReader:
         self._fd = fd
         self._chunk = chunk
         self._position = CHUNK_HEADER_SIZE
+        self._end_before = 0  # At least there ends the chunk before.
         self._is_broken = False
         header = os.pread(fd, CHUNK_HEADER.size, 0)
         if len(header) < CHUNK_HEADER.size or header[8:12] != CHUNK_MAGIC:
             self._break("it has no header")
         else:
-            self._sequence = max(self._sequence, CHUNK_HEADER.unpack(header)[3])
+            _, _, _, first, _, self._end_before = CHUNK_HEADER.unpack(header)
+            self._sequence = max(self._sequence, first)
         self._definitions: dict[int, bytes] = {}
+        self._end = self._first_zeros() if self._lost_power else _NOWHERE
         return True
+
+    def _committed(self) -> int:
+        return min(int.from_bytes(os.pread(self._fd, 8, 0), "little"), self._end)
+
+    def _first_zeros(self) -> int:
+        """Return where the disk has nothing of what was committed.
+
+        A row that reaches there may look whole: a number may end with zeros.
+        """
+        size = os.fstat(self._fd).st_size
+        committed = int.from_bytes(os.pread(self._fd, 8, 0), "little")
+        data = os.pread(self._fd, min(committed, size), 0)
+        for start in range(len(_SECTOR), len(data), len(_SECTOR)):
+            if _SECTOR.startswith(data[start : start + len(_SECTOR)]):
+                self._note(f"zeros at byte {start}")
+                return start
+        return _NOWHERE
 
     def _next_chunk(self) -> bool:
         """Go to the next chunk, if the writer has, and note there where it starts."""
-        if not chunk_path(self._folder, self._chunk + 1).exists():
+        following = self._following()
+        if following is None:
             return False
-        committed = int.from_bytes(os.pread(self._fd, 8, 0), "little")
-        if self._position < committed and not self._is_broken:
+        if self._position < self._committed() and not self._is_broken:
             return True  # Written between the look at `committed` and at the folder.
         self._ends[self._chunk] = self._sequence
-        if not self._open(self._chunk + 1):
+        position = self._position
+        if not self._open(following):
             return False
+        if position < self._end_before:
+            self._note("the end of the chunk before is lost")
         if not self._is_onlooker and not self._is_broken:
             sequence = self._sequence.to_bytes(8, "little")
             os.pwrite(self._fd, sequence, _FIRST_SEQUENCE_AT)
         return True
+
+    def _following(self) -> int | None:
+        """Return the number of the next chunk, if there is one."""
+        if chunk_path(self._folder, self._chunk + 1).exists():
+            return self._chunk + 1
+        if self._lost_power:
+            for chunk in chunks(self._folder):
+                if chunk > self._chunk:
+                    self._note("the next one is missing")
+                    return chunk
+        return None
 
 
 def _with_plain_keys(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:

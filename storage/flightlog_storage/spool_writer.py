@@ -345,7 +345,8 @@ class SpoolWriter:
         new = self._folder / ".new-chunk"
         fd = os.open(new, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         header = CHUNK_HEADER.pack(
-            CHUNK_HEADER_SIZE, CHUNK_MAGIC, CHUNK_VERSION, first_sequence, self.writer
+            *(CHUNK_HEADER_SIZE, CHUNK_MAGIC, CHUNK_VERSION, first_sequence),
+            *(self.writer, self.position),
         )
         try:
             data, committed = self._buffer(

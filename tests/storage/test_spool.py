@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.effort import tries
 
+from flightlog_storage import process as process_module
 from flightlog_storage import spool_writer as spool_module
 from flightlog_storage.codec import RunKey, packer
 from flightlog_storage.frame import EVENT_SIZE_MAX
@@ -163,6 +164,40 @@ def test_damage_costs_what_is_behind_it_in_its_chunk_only(writer: SpoolWriter) -
     assert found == [*range(10), *range(last_of_chunk + 1, 100)]
     assert reader.damage is not None
     assert reader.damage.startswith("chunk 1: ")
+
+
+def test_first_sequence_that_went_with_the_power_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(tmp_path)
+    for number in range(3):
+        put_row(writer, ("a",), number)
+        writer.roll(0)
+    writer.close()
+    (writer.folder / "0000000001.chunk").unlink()  # It was durable in the log.
+    monkeypatch.setattr(process_module, "_boot_id", lambda: "the next one")
+
+    reader = SpoolReader(writer.folder, is_onlooker=True)
+
+    assert reader.damage == "chunk 2: its first sequence is lost"
+
+
+@pytest.mark.parametrize("boot", ["this one", "the next one"])
+def test_zeros_are_doubted_after_a_loss_of_power_alone(
+    writer: SpoolWriter, boot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_row(writer, ("a",), "x")
+    put_row(writer, ("a",), "\0" * 1024)
+    put_row(writer, ("a",), "y")
+    if boot == "the next one":
+        monkeypatch.setattr(process_module, "_boot_id", lambda: boot)
+
+    reader = SpoolReader(writer.folder)
+    found = [values[0] for _, values in items_in(reader)]
+
+    is_whole = boot == "this one"
+    assert found == (["x", "\0" * 1024, "y"] if is_whole else ["x"])
+    assert reader.damage == (None if is_whole else "chunk 1: zeros at byte 512")
 
 
 @pytest.mark.parametrize(

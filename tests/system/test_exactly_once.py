@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from hypothesis.stateful import (
     rule,
 )
 from tests.effort import tries
+from tests.simulation.wires import Wire, Wires
 
 from flightlog._rows import RowLog
 from flightlog_storage import projector as projector_module
@@ -98,53 +99,6 @@ class Writer:
     is_alive: bool = True
     is_over: bool = False  # Its last event is said, by itself or for it.
     is_lost: bool = False
-
-
-class Wire:
-    """A socket that ends at an intake; after `limit` messages the peer is gone."""
-
-    LINGER = 0
-
-    def __init__(self, take: Callable[[bytes, list[bytes]], list[Reply]], limit: int):
-        self._take = take
-        self._peer = os.urandom(5)
-        self._left = limit
-        self._replies: list[bytes] = []
-
-    def __enter__(self) -> "Wire":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def setsockopt(self, option: int, value: int) -> None:
-        pass
-
-    def connect(self, address: str) -> None:
-        pass
-
-    def send_multipart(self, parts: list[bytes]) -> None:
-        self._left -= 1
-        if self._left >= 0:
-            self._replies += map(encode, self._take(self._peer, parts))
-
-    def poll(self, timeout: int) -> int:
-        if not self._replies:
-            raise TimeoutError  # Nothing will come: do not wait for it.
-        return 1
-
-    def recv(self) -> bytes:
-        return self._replies.pop(0)
-
-
-class Wires:
-    """Stands where the adopter keeps its ZeroMQ context."""
-
-    def __init__(self, make: Callable[[], Wire]) -> None:
-        self._make = make
-
-    def socket(self, kind: int) -> Wire:
-        return self._make()
 
 
 @pytest.mark.fault(54, 63)
