@@ -6,7 +6,13 @@ from pathlib import Path
 
 from flightlog_storage.columns import Column, concatenate
 from flightlog_storage.part_reader import Part
-from flightlog_storage.parts import GROUP_POINTS_MAX, PartInfo, Span, write_columns
+from flightlog_storage.parts import (
+    GROUP_POINTS_MAX,
+    GROUP_TEXT_SIZE_MAX,
+    PartInfo,
+    Span,
+    write_columns,
+)
 
 __all__ = ("merge_parts",)
 
@@ -33,26 +39,31 @@ def _merged(parts: Sequence[Part]) -> Iterator[Column]:
         for span in part.spans:
             by_key.setdefault((span.key, span.rank), []).append((place, part, span))
     for _, pieces in sorted(by_key.items()):
-        for batch in _batches(pieces):
-            yield concatenate([part.read_whole(span) for _, part, span in batch])
+        yield from _merged_key(pieces)
 
 
-def _batches(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-    """Cut pieces where no steps overlap, once enough for a row group has gathered."""
-    batch: list[_Piece] = []
-    count = 0
-    end = 0
-    for piece in sorted(pieces, key=lambda piece: (piece[2].min_step, piece[0])):
-        span = piece[2]
-        if batch and span.min_step > end and count + span.points > GROUP_POINTS_MAX:
-            yield _in_log_order(batch)
-            batch = []
-            count = 0
+def _merged_key(pieces: list[_Piece]) -> Iterator[Column]:
+    """Yield a key's points, cut where no steps overlap, once a row group is full."""
+    batch: list[tuple[int, int, Column]] = []
+    count = text_size = end = 0
+    for place, part, span in sorted(
+        pieces, key=lambda each: (each[2].min_step, each[0])
+    ):
+        is_full = (
+            count + span.points > GROUP_POINTS_MAX or text_size >= GROUP_TEXT_SIZE_MAX
+        )
+        if batch and span.min_step > end and is_full:
+            yield _one(batch)
+            batch, count, text_size = [], 0, 0
         end = max(end, span.max_step) if batch else span.max_step
-        batch.append(piece)
+        column = part.read_whole(span)
+        batch.append((place, span.min_step, column))
         count += span.points
-    yield _in_log_order(batch)
+        text_size += 0 if column.texts is None else column.texts.nbytes
+    yield _one(batch)
 
 
-def _in_log_order(batch: list[_Piece]) -> list[_Piece]:
-    return sorted(batch, key=lambda piece: (piece[0], piece[2].min_step))
+def _one(batch: list[tuple[int, int, Column]]) -> Column:
+    """Join columns in log order."""
+    ordered = sorted(batch, key=lambda each: each[:2])
+    return concatenate([column for _, _, column in ordered])

@@ -29,6 +29,7 @@ from flightlog_storage.points import Points, Stream
 __all__ = (
     "GROUP_POINTS_MAX",
     "GROUP_POINTS_MIN",
+    "GROUP_TEXT_SIZE_MAX",
     "INDEX_CHECKSUM_KEY",
     "INDEX_KEY",
     "INDEX_VERSION",
@@ -42,7 +43,7 @@ __all__ = (
 
 GROUP_POINTS_MIN = 16_384  # Smaller keys share a row group.
 GROUP_POINTS_MAX = 1_048_576
-GROUP_TEXT_SIZE_MAX = 256 << 20
+GROUP_TEXT_SIZE_MAX = 16 << 20
 DIGESTS_KEPT_MAX = 4
 INDEX_KEY = b"flightlog"
 INDEX_CHECKSUM_KEY = b"flightlog.crc32"
@@ -185,7 +186,7 @@ class _Writer:
         """Whether the pending row group ends before this piece."""
         if self._pending_count + piece.count > GROUP_POINTS_MAX:
             return True
-        if self._pending[-1].texts is not None and piece.texts is not None:
+        if piece.texts is not None:
             size = sum(c.texts.nbytes for c in self._pending if c.texts is not None)
             if size + piece.texts.nbytes > GROUP_TEXT_SIZE_MAX:
                 return True

@@ -6,7 +6,9 @@ from enum import StrEnum
 
 from flightlog_storage.event import Rows, Series
 
-__all__ = ("PointSeries", "Points", "Stream")
+__all__ = ("POINT_SIZE", "PointSeries", "Points", "Stream")
+
+POINT_SIZE = 32  # Bytes of memory, about, of a point without its text.
 
 
 class Stream(StrEnum):
@@ -60,11 +62,17 @@ class Points:
         self._series: dict[tuple[tuple[str, ...], int], PointSeries] = {}
         self._by_name: dict[tuple[str, int], PointSeries] = {}
         self._count = 0
+        self._text_size = 0
 
     @property
     def count(self) -> int:
         """How many points there are."""
         return self._count
+
+    @property
+    def weight(self) -> int:
+        """How many points without text take as much memory, about."""
+        return self._count + self._text_size // POINT_SIZE
 
     def add(self, rows: Rows, rank: int) -> None:
         """Append rows that a writer of this rank logged."""
@@ -74,6 +82,8 @@ class Points:
                 target = self._place(series.path, rank)
             target.extend(series)
             self._count += len(series.steps)
+            if series.texts:
+                self._text_size += sum(map(len, series.texts.values()))
 
     def series(self) -> Iterator[PointSeries]:
         """Yield the series in order of name and rank; names are joined with dots."""

@@ -41,7 +41,8 @@ __all__ = (
 
 logger = logging.getLogger(__name__)
 
-# A run's points go into a part when any of these is reached, or the run ends.
+# A run's points go into a part when any of these is reached, or the run ends. Points
+# are weighed: texts count as several.
 TAIL_FRAMES_MAX = 4096  # Of this run.
 TAIL_POINTS_MAX = 1 << 18  # Of this run.
 TAIL_EVENTS_MAX = 1 << 18  # Of all runs, since the tail's first event.
@@ -93,7 +94,7 @@ class Projector:
             checkpoint = self._database.checkpoint()
         self._folding = Folding(self._database)
         self._tails: dict[int, _Tail] = {}  # In the order of their first events.
-        self._point_count = 0
+        self._weight = 0
         self._new_parts: list[SavedPart] = []
         self._gone_tails: set[int] = set()
         self._deleted: set[int] = set()  # Runs whose parts are to go.
@@ -178,23 +179,23 @@ class Projector:
             if tail is None:
                 tail = _Tail(item.frame.offset, item.position)
                 self._tails[number] = tail
-            before = tail.points.count
+            before = tail.points.weight
             tail.add(folded.rows, folded.rank, item.frame.offset_end)
-            self._point_count += tail.points.count - before
+            self._weight += tail.points.weight - before
 
     def _flush_due(self, number: int, *, is_over: bool) -> None:
         tail = self._tails.get(number)
         if tail is not None and (
             is_over
             or tail.frames >= TAIL_FRAMES_MAX
-            or tail.points.count >= TAIL_POINTS_MAX
+            or tail.points.weight >= TAIL_POINTS_MAX
         ):
             self._flush(number)
         while self._tails:
             oldest = next(iter(self._tails))
             if (
                 self._offset - self._tails[oldest].first < TAIL_EVENTS_MAX
-                and self._point_count < ALL_POINTS_MAX
+                and self._weight < ALL_POINTS_MAX
             ):
                 return
             self._flush(oldest)
@@ -202,7 +203,7 @@ class Projector:
     def _flush(self, number: int) -> None:
         """Write a run's tail as a part; the next commit names it."""
         tail = self._tails.pop(number)
-        self._point_count -= tail.points.count
+        self._weight -= tail.points.weight
         folder = part_folder(self._home, number)
         if not folder.exists():
             folder.mkdir(mode=0o700)
@@ -216,7 +217,7 @@ class Projector:
         """Forget the points of a run that was deleted; the next commit tells."""
         tail = self._tails.pop(number, None)
         if tail is not None:
-            self._point_count -= tail.points.count
+            self._weight -= tail.points.weight
         self._gone_tails.add(number)
         self._deleted.add(number)
         void = [part for part in self._new_parts if part.run == number]
@@ -338,7 +339,7 @@ class Projector:
             return
         start = min(tail.place for tail in self._tails.values())
         self._read_again(self._tails, start, self._offset)
-        self._point_count = sum(tail.points.count for tail in self._tails.values())
+        self._weight = sum(tail.points.weight for tail in self._tails.values())
 
     def _read_again(
         self, tails: dict[int, _Tail], start: LogPosition, end_offset: int

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flightlog_storage.columns import Column, concatenate
 from flightlog_storage.compaction import merge_parts
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import Rows, Series
@@ -180,6 +181,53 @@ def test_merge_cuts_where_steps_do_not_overlap(
     rows = list(read_history([tmp_path / "merged"]).to_dicts())
     assert [row["_step"] for row in rows] == list(range(24))
     assert verify_part(tmp_path / "merged") == []
+
+
+def test_merge_holds_few_texts_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flightlog_storage.compaction.GROUP_TEXT_SIZE_MAX", 1000)
+    monkeypatch.setattr("flightlog_storage.parts.GROUP_TEXT_SIZE_MAX", 1000)
+    paths = []
+    for number in (2, 0, 1, 3):
+        points = Points()
+        for step in range(number * 8, number * 8 + 8):
+            add_text(points, "a", step, f"{step:0100}")
+        paths.append(tmp_path / str(number))
+        write_part(tmp_path, str(number), points)
+    joined = []
+
+    def join(columns: Sequence[Column]) -> Column:
+        joined.append(len(columns))
+        return concatenate(columns)
+
+    monkeypatch.setattr("flightlog_storage.compaction.concatenate", join)
+
+    merge_parts(tmp_path, paths, "merged")
+
+    assert joined == [2, 2]
+    rows = list(read_history([tmp_path / "merged"]).to_dicts())
+    assert [int(row["a"]) for row in rows] == list(range(32))
+    assert verify_part(tmp_path / "merged") == []
+
+
+def test_row_group_has_few_texts_whatever_lies_between_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flightlog_storage.parts.GROUP_TEXT_SIZE_MAX", 150)
+    points = Points()
+    for key in ("a", "c", "e"):
+        add_text(points, key, 0, "t" * 100)
+    add(points, "b", [0])
+    add(points, "d", [0])
+
+    write_part(tmp_path, "p", points)
+
+    assert groups(tmp_path / "p") == [
+        [("a", 1), ("b", 1)],
+        [("c", 1), ("d", 1)],
+        [("e", 1)],
+    ]
 
 
 def test_failed_merge_leaves_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from tests.storage.recording import Recorded, rows_of
 
@@ -14,6 +15,7 @@ from flightlog_storage import projector as module
 from flightlog_storage.database import Database, SavedPart
 from flightlog_storage.home import Home
 from flightlog_storage.logreader import LogPosition
+from flightlog_storage.points import POINT_SIZE
 from flightlog_storage.projector import Projector, part_folder, reset_projections
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import RunState
@@ -119,6 +121,21 @@ def test_parts_are_the_same_whatever_the_batches(
     project(recorded.home, recorded.log.durable)
 
     assert contents(recorded.home) == at_once
+
+
+def test_texts_weigh_what_they_take(recorded: Recorded) -> None:
+    writer = recorded.start("a", "a")
+    text = "t" * (40 * POINT_SIZE // 3)
+    texts = [msgpack.packb((0, step, 1.0, text)) for step in range(4)]
+
+    for each in texts:
+        recorded.say(writer, each)
+        project(recorded.home, recorded.log.durable)
+
+    with Database.open_reader(recorded.home.state) as database:
+        parts, tails = database.parts(), database.tails()
+    assert [part.points for part in parts] == [3]
+    assert len(tails) == 1
 
 
 def test_histories_are_whole_at_every_step(recorded: Recorded) -> None:
