@@ -15,7 +15,7 @@ import msgspec
 
 from flightlog_storage.errors import HomeLocked, HomeUnusable
 from flightlog_storage.home import Home
-from flightlog_storage.terminal import safe
+from flightlog_storage.terminal import plain, safe
 from flightlogd.config import VERSION, DaemonConfig, read_config
 from flightlogd.install import (
     InstallRefused,
@@ -59,17 +59,17 @@ def run(home: str | None) -> None:
     """
     config = _read_config(home)
     _close_inherited(config.passed_fd)
+    # A thread that blocks SIGTERM may have started this.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     from flightlogd.main import run as serve  # Loaded late: help must be quick.
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _log_to_stderr()
     try:
         serve(config)
     except HomeLocked as error:
-        click.echo(f"flightlogd: {error}: this one steps aside", err=True)
+        click.echo(safe(f"flightlogd: {error}: this one steps aside"), err=True)
     except (HomeUnusable, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise _failure(error) from error
 
 
 @main.command()
@@ -86,7 +86,7 @@ def start(home: str | None) -> None:
             found.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
         )
     except (HomeUnusable, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise _failure(error) from error
     with open(descriptor, "wb") as output:
         process = subprocess.Popen(
             [
@@ -107,7 +107,7 @@ def start(home: str | None) -> None:
     if not _wait(lambda: _answers(found) or bool(process.poll()), START_TIMEOUT_S) or (
         process.returncode
     ):
-        raise click.ClickException(f"it did not start; see {found.daemon_log}")
+        raise _failure(f"it did not start; see {found.daemon_log}")
     process.returncode = 0  # It lives on without us.
     click.echo("started")
 
@@ -191,14 +191,14 @@ def install_service(home: str | None, user: bool, dry_run: bool, root: Path) -> 
             if user:
                 _find_home(home).create()
     except (InstallRefused, HomeUnusable, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise _failure(error) from error
     for path, text in service.contents.items():
-        click.echo(f"{path}\n\n{text}" if dry_run else f"wrote {path}")
+        click.echo(safe(f"{path}\n\n{text}" if dry_run else f"wrote {path}"))
     click.echo("then:")
     for line in (*service.before, f"{service.systemctl} daemon-reload"):
-        click.echo(f"  {line}")
+        click.echo(safe(f"  {line}"))
     for line in (service.enable, *service.after):
-        click.echo(f"  {line}")
+        click.echo(safe(f"  {line}"))
 
 
 @main.command()
@@ -211,15 +211,15 @@ def uninstall_service(user: bool, dry_run: bool, root: Path) -> None:
         service = _service(None, user, root)
         done = service.there() if dry_run else service.delete()
     except (InstallRefused, HomeUnusable, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise _failure(error) from error
     for path in done:
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {path}")
+        click.echo(safe(f"{'would delete' if dry_run else 'deleted'} {path}"))
     click.echo(f"then:\n  {service.systemctl} daemon-reload")
 
 
 def _service(home: str | None, user: bool, root: Path) -> Service:
     if not user:
-        return system_service(Path(home or SYSTEM_HOME), root)
+        return system_service(Path(home or SYSTEM_HOME).expanduser().absolute(), root)
     from platformdirs import user_config_path  # Loaded late: help must be quick.
 
     return user_service(_find_home(home), user_config_path(), root)
@@ -261,15 +261,26 @@ def expose(home: str, wake_fd: int) -> None:
     try:
         serve(config.home, config.metrics, wake_fd)
     except OSError as error:
-        raise click.ClickException(
-            f"no metrics at {config.metrics}: {error}"
-        ) from error
+        raise _failure(f"no metrics at {config.metrics}: {error}") from error
+
+
+class _PlainFormatter(logging.Formatter):
+    """One line an event, whatever the names in it: they come from what runs log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain(super().formatMessage(record))
 
 
 def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _failure(why: object) -> click.ClickException:
+    return click.ClickException(safe(str(why)))
 
 
 def _find_home(home: str | None) -> Home:
@@ -280,7 +291,7 @@ def _read_config(home: str | None) -> DaemonConfig:
     try:
         return read_config(home)
     except HomeUnusable as error:
-        raise click.ClickException(str(error)) from error
+        raise _failure(error) from error
 
 
 def _close_inherited(passed_fd: int | None) -> None:

@@ -53,11 +53,10 @@ def read_config(home: str | None) -> DaemonConfig:
         HomeUnusable: The home named is on a network file system.
     """
     env = os.environ
-    passed = env.get("LISTEN_PID") == str(os.getpid()) and env.get("LISTEN_FDS", "0")
     found = choose_home(home, env)
     return DaemonConfig(
         found,
-        FIRST_PASSED_FD if passed and int(passed) > 0 else None,
+        FIRST_PASSED_FD if _is_passed(env) else None,
         env.get("NOTIFY_SOCKET"),
         _watchdog(env),
         _interval(
@@ -85,6 +84,13 @@ def _metrics(home: Home, text: str) -> MetricsAddress | None:
             text,
         )
     return None
+
+
+def _is_passed(env: Mapping[str, str]) -> bool:
+    """Whether a service manager has handed a socket to this very process."""
+    count = env.get("LISTEN_FDS", "")
+    meant = env.get("LISTEN_PID") == str(os.getpid())
+    return meant and count.isdecimal() and int(count) > 0
 
 
 def _watchdog(env: Mapping[str, str]) -> float | None:

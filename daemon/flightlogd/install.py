@@ -143,7 +143,8 @@ def _program() -> str:
 
 def _plain(path: Path) -> str:
     text = str(path)
-    if not _PLAIN.fullmatch(text.removeprefix("%t")):
+    is_straight = not text.startswith("//") and ".." not in path.parts
+    if not is_straight or not _PLAIN.fullmatch(text.removeprefix("%t")):
         raise InstallRefused(f"{text!r} cannot stand in a unit: choose a plainer path")
     return text
 
@@ -153,5 +154,5 @@ def _below(root: Path, path: Path) -> Path:
 
 
 def _check_ours(path: Path) -> None:
-    if path.is_symlink() or (path.exists() and MARK not in path.read_text()):
+    if path.is_symlink() or (path.exists() and MARK.encode() not in path.read_bytes()):
         raise InstallRefused(f"{path} was not written by this command: move it away")

@@ -23,7 +23,7 @@ from flightlogd.intake import Counters, Intake
 from flightlogd.listener import Listener, raise_descriptor_limit
 from flightlogd.notify import LIFE_TIMEOUT_S, notify
 from flightlogd.recorder import Recorder
-from flightlogd.supervisor import Supervisor
+from flightlogd.supervisor import Supervisor, stop_all
 from flightlogd.wakes import Durable
 
 __all__ = ("Status", "run")
@@ -135,8 +135,7 @@ async def _serve(
             services.cancel_scope.cancel()
     recorder.drain()
     tell()
-    for process in reversed(processes):
-        process.stop()
+    stop_all(processes)
 
 
 def _status(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -12,7 +13,7 @@ from anyio import to_thread
 
 from flightlogd.wakes import Durable
 
-__all__ = ("Supervisor",)
+__all__ = ("Supervisor", "stop_all")
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +83,17 @@ class Supervisor:
             await anyio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
-    def stop(self) -> None:
-        """Let the process finish what it is at, then end it."""
+    def finish(self) -> None:
+        """Have the process finish what it is at, and end."""
         self._close_pipe()
+
+    def stop(self, deadline: float) -> None:
+        """End the process, when it has by itself or at a moment of the clock."""
+        self.finish()
         if self._process is None:
             return
         try:
-            self._process.wait(STOP_TIMEOUT_S)
+            self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             logger.warning(
                 "the %s is not done; it goes on at the next start", self.name
@@ -113,3 +118,12 @@ class Supervisor:
         if self._wake_fd >= 0:
             os.close(self._wake_fd)
             self._wake_fd = -1
+
+
+def stop_all(processes: Sequence[Supervisor]) -> None:
+    """Let processes finish what they are at, all at once, and end them."""
+    for process in processes:
+        process.finish()
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for process in processes:
+        process.stop(deadline)

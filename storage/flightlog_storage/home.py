@@ -147,7 +147,7 @@ class Home(msgspec.Struct, frozen=True):
             HomeUnusable: They cannot be made, are not ours, or hold something else.
         """
         try:
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self.root)
             _check_owner(self.root)
             _check_ours(self.root)
             _make_private(self.root)
@@ -189,7 +189,7 @@ class Home(msgspec.Struct, frozen=True):
                 "set FLIGHTLOG_SOCKET to a shorter path",
             )
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(folder)
             check_closed(folder)
         except OSError as error:
             raise HomeUnusable(folder, f"cannot be made: {error}") from error
@@ -299,6 +299,21 @@ def _is_private(folder: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for their owner alone.
+
+    Who may write above it could put another in its place.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileNotFoundError:
+        _make_folder(folder.parent)
+        _make_folder(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
 
 
 def _check_ours(root: Path) -> None:

@@ -81,6 +81,9 @@ def is_owner_gone(folder: Path) -> bool:
     """Whether no process holds the spool any more; not for the one that may hold it."""
     try:
         fd = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:  # It was lost, or all of the spool is about to go.
+        owner = read_owner(folder)
+        return owner is not None and not owner.process.is_alive()
     except OSError:
         return False
     try:

@@ -110,6 +110,15 @@ def test_a_foreign_file_stays_and_nothing_is_written(root: Path, is_link: bool) 
     assert files(root) == before
 
 
+def test_a_foreign_file_may_hold_anything(root: Path) -> None:
+    foreign = root / "config/systemd/user/flightlog.socket"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"\xff")
+
+    for name in ("install-service", "uninstall-service"):
+        assert "was not written by this" in call(root, name, "--user").output
+
+
 def test_uninstalled_nothing_is_left(root: Path) -> None:
     call(root, "install-service", "--user")
 
@@ -136,13 +145,30 @@ def test_what_is_enabled_is_not_taken_away(root: Path) -> None:
     assert (root / "config/systemd/user/flightlog.service").exists()
 
 
-@pytest.mark.parametrize("home", ["/a b", "/a%n", '/a"b', "/a$b", "/a\\b", "/a\nb"])
+@pytest.mark.parametrize(
+    "home", ["/a b", "/a%n", '/a"b', "/a$b", "/a\\b", "/a\nb", "/a/../b", "//a"]
+)
 def test_a_path_that_a_unit_would_misread_is_refused(root: Path, home: str) -> None:
     done = call(root, "install-service", "--home", home)
 
     assert done.exit_code == 1
     assert "plainer path" in done.output
     assert files(root) == {}
+
+
+@pytest.mark.parametrize("home", ["a", "~/a", "-a"])
+def test_a_unit_has_absolute_paths(
+    root: Path, home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.mkdir()
+    monkeypatch.setenv("HOME", str(root))
+    monkeypatch.chdir(root)
+
+    done = call(root, "install-service", f"--home={home}")
+
+    assert done.exit_code == 0, done.output
+    (unit,) = (text for path, text in files(root).items() if path.endswith(".service"))
+    assert f"\nReadWritePaths={root}/{home[-1] if home != '-a' else '-a'} " in unit
 
 
 @pytest.mark.once

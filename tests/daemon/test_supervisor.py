@@ -1,6 +1,8 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from tests.system.harness import wait_until
 from flightlog_storage.home import Home
 from flightlog_storage.logreader import LogPosition
 from flightlogd import supervisor as module
-from flightlogd.supervisor import Supervisor
+from flightlogd.supervisor import Supervisor, stop_all
 from flightlogd.wakes import Durable, read_wakes
 
 
@@ -32,7 +34,7 @@ async def running(supervisor: Supervisor) -> AsyncIterator[None]:
             yield
         finally:
             services.cancel_scope.cancel()
-            supervisor.stop()
+            stop_all([supervisor])
 
 
 async def pid_of(supervisor: Supervisor, other_than: int | None = None) -> int:
@@ -111,7 +113,7 @@ def test_what_finds_the_pipe_full_is_told_later(home: Home) -> None:
     supervisor.tell(durable[-1])
     assert select.select([read_fd], [], [], 0)[0] == [], "and once is enough"
     os.close(read_fd)
-    supervisor.stop()
+    stop_all([supervisor])
 
 
 def test_told_before_anybody_listens_nothing_happens(home: Home) -> None:
@@ -119,6 +121,38 @@ def test_told_before_anybody_listens_nothing_happens(home: Home) -> None:
 
     supervisor.tell(Durable(LogPosition(0, 1), 1))
     assert not supervisor.is_kept
-    supervisor.stop()
+    stop_all([supervisor])
 
     assert supervisor.pid is None
+
+
+# Ends when its pipe is closed and the process is gone that it is given.
+WAITS = """
+import os, select, sys
+os.read(int(sys.argv[1]), 1)
+if len(sys.argv) > 2:
+    select.select([os.pidfd_open(int(sys.argv[2]))], [], [])
+"""
+
+
+def waiting(home: Home, *others: int) -> Supervisor:
+    """Return one whose process ends after the others."""
+    supervisor = Supervisor("some", "some", home.root)
+    read_fd, supervisor._wake_fd = os.pipe()
+    pids = map(str, others)
+    supervisor._process = subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(read_fd), *pids], pass_fds=[read_fd]
+    )
+    os.close(read_fd)
+    return supervisor
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_no_process_waits_for_the_end_of_another(home: Home, is_reversed: bool) -> None:
+    first = waiting(home)
+    assert first.pid is not None
+    both = [first, waiting(home, first.pid)]
+
+    stop_all(both[::-1] if is_reversed else both)
+
+    assert [each._process and each._process.returncode for each in both] == [0, 0]

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,7 @@ import psutil
 import pytest
 from tests.daemon.test_materializer import FEIGNED, WITHOUT_INOTIFY, can_feign
 from tests.sdk.conftest import Lab, wait_until
-from tests.storage.recording import Recorded
+from tests.storage.recording import Recorded, rows_of
 from tests.system.harness import (
     Trainer,
     daemon,
@@ -34,6 +35,7 @@ from tests.system.harness import (
 )
 
 from flightlog.cli import main
+from flightlog_storage.backup import back_up
 from flightlog_storage.event import AssetFailed, AssetLogged, FileRequested, Gap
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.home import Home, HomeLock
@@ -232,6 +234,61 @@ def test_damage_is_told_as_verify_tells_it(recorded: Recorded) -> None:
     assert found["where"].startswith(f"log/{segment.name}, byte")
     assert "of e/p/r" in found["why"]
     assert "backup" in found["cure"]
+
+
+def test_a_segment_of_a_backup_is_a_cure(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path, segment_size_max=300)
+    writer = recorded.start("r")
+    for n in range(5):
+        recorded.rows(writer, (n, n / 2))
+    recorded.log.close()
+    back_up(recorded.home, copy := Home(tmp_path / "copy"))
+    segment = min(recorded.home.log.iterdir())
+    data = bytearray(segment.read_bytes())
+    data[200] ^= 1
+    segment.write_bytes(data)
+    fold(recorded)  # Without what is damaged.
+
+    found = advice(recorded.home)
+    assert found["cure"].endswith("whose copy is no shorter; then flightlog replay")
+    shutil.copy(copy.log / segment.name, segment)
+    with redirect_stdout(StringIO()), pytest.raises(SystemExit):
+        main(["replay", "--home", str(recorded.home.root)])
+
+    assert is_well(recorded.home)
+    assert rows_of(recorded.home, "r") == [(n, n / 2) for n in range(5)]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_blob_that_is_stored_again_is_a_cure(
+    own_lab: Lab, tmp_path: Path, is_there: bool
+) -> None:
+    home, kept = Home(own_lab.home), tmp_path / "kept"
+    kept.write_bytes(b"kept")
+    saves = f"""
+        import flightlog
+        with flightlog.init() as run:
+            run.save("{kept}", base_path="{tmp_path}")
+    """
+    own_lab.run_script(saves)
+    (blob,) = home.blobs.glob("*/*")
+    if is_there:
+        blob.write_bytes(b"lost")
+    else:
+        blob.unlink()
+
+    (found,) = (
+        each
+        for each in examine(home, "--full")["findings"]
+        if each["where"] == f"blobs/{blob.parent.name}/{blob.name}"
+    )
+    assert found["cure"].endswith("or store the same file again")
+    if is_there:
+        cure(found)
+    own_lab.run_script(saves)
+
+    assert blob.read_bytes() == b"kept"
+    wait_until(lambda: is_well(home))
 
 
 # --- the daemon ---

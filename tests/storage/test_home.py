@@ -58,6 +58,19 @@ def test_folders_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_no_folder_that_is_made_above_is_open_to_others(tmp_path: Path) -> None:
+    home = Home(tmp_path / "a/b/home", socket_override=tmp_path / "c/d/socket")
+    before = os.umask(0)
+    try:
+        home.create()
+        home.create_socket_folder()
+    finally:
+        os.umask(before)
+
+    for name in ("a", "a/b", "a/b/home", "c", "c/d"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700, name
+
+
 def test_folder_with_other_things_in_it_is_left_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "home"
     folder.mkdir(mode=0o755)

@@ -240,6 +240,15 @@ def test_it_stops_in_order_on(home: Home, number: signal.Signals) -> None:
     assert not home.socket.exists()
 
 
+def test_it_stops_though_who_started_it_blocks_signals(home: Home) -> None:
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+
+    process = start_daemon(home, preexec=block)
+
+    assert stop_daemon(process) == 0
+
+
 @pytest.mark.fault(22)
 def test_stale_socket_and_lock_files_are_no_obstacle(home: Home) -> None:
     kill_daemon(start_daemon(home))
@@ -747,6 +756,31 @@ def test_the_spool_of_a_dead_writer_is_adopted(home: Home) -> None:
 
         assert [n for n, _ in read_rows(home)] == list(range(1000))
         wait_until(lambda: run_state(home).state is State.CRASHED)  # type: ignore[union-attr]
+
+
+def test_the_spool_of_a_dead_writer_that_lost_its_lock_is_adopted(home: Home) -> None:
+    (leave_spool(home) / "lock").unlink()
+
+    with daemon(home):
+        wait_until(lambda: not any(home.spool.iterdir()))
+
+        assert [n for n, _ in read_rows(home)] == list(range(1000))
+
+
+def test_the_spool_of_a_living_writer_that_lost_its_lock_is_left_alone(
+    home: Home,
+) -> None:
+    with daemon(home):
+        trainer = Trainer(home, 1000, how="wait")
+        trainer.expect("ready")
+        (folder,) = home.spool.iterdir()
+        (folder / "lock").unlink()
+        trainer.go_on()
+
+        assert trainer.wait() == 0
+        wait_until(lambda: not any(home.spool.iterdir()))
+        assert [n for n, _ in read_rows(home)] == list(range(1000))
+        assert run_state(home).state is State.FINISHED  # type: ignore[union-attr]
 
 
 @pytest.mark.fault(63)

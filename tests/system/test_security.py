@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import zmq
+from tests.storage.recording import Recorded
 from tests.system.harness import (
     Trainer,
     daemon,
@@ -30,9 +31,10 @@ from tests.system.harness import (
 )
 
 from flightlog._daemon import find_socket
-from flightlog_storage.event import WriterId
+from flightlog_storage.event import FileRequested, WriterId
 from flightlog_storage.frame import FLAG_GAP, pack_frame
 from flightlog_storage.home import Home
+from flightlog_storage.inbox import make_token
 from flightlog_storage.protocol import (
     TOKEN_SIZE,
     Hello,
@@ -411,8 +413,11 @@ def test_no_command_sends_a_terminal_what_a_run_says(place: Path) -> None:
         trained = run_in(place, home, "-c", SPITEFUL)
         assert trained.returncode == 0, trained.stderr
         assert_harmless(trained)
-        assert_harmless(flightlogd(home, "status"))
-    assert_harmless(flightlogd(home, "status"))
+        for command in ("status", "run", "start"):
+            assert_harmless(flightlogd(home, command))
+    for command in ("status", "stop", "install-service"):
+        assert_harmless(flightlogd(home, command))
+    assert_plain(home.daemon_log.read_text())
     for command in COMMANDS:
         assert_harmless(run_in(place, home, "-c", PEOPLE, *command))
 
@@ -437,9 +442,32 @@ def run_in(
 def assert_harmless(done: subprocess.CompletedProcess[str]) -> None:
     said = done.stdout + done.stderr
     assert "Traceback" not in said, said
+    assert_plain(said)
+
+
+def assert_plain(said: str) -> None:
     assert [
         char for char in said if not char.isprintable() and char not in "\n\t"
     ] == []
+
+
+def test_no_name_makes_a_line_of_its_own_in_daemon_log(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    name, token = f"a{ESCAPE}\n2026 ERROR all is lost", make_token("0" * 32, 1)
+    owed = FileRequested(time=2.0, name=name, token=token, size=5)
+    recorded.tell(recorded.start("r"), owed)
+    recorded.log.close()
+
+    with daemon(recorded.home):
+        said = wait_until(
+            lambda: (
+                "is lost: what it was" in (text := recorded.home.daemon_log.read_text())
+                and text
+            )
+        )
+
+    assert "\n2026 ERROR" not in said
+    assert_plain(said)
 
 
 SECRETS = {

@@ -1,6 +1,8 @@
 """The bytes of files and artifacts, and of what files are to be made of, checked."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
 
 from flightlog.cli.contents import Contents, read_contents
 from flightlog.cli.findings import Findings, Problem
@@ -10,7 +12,7 @@ from flightlog_storage.inbox import check_inbox
 from flightlog_storage.named_blobs import NamedBlob
 from flightlog_storage.runfiles import OwedFile
 
-__all__ = ("check_blobs",)
+__all__ = ("check_blobs", "cure_of_blob")
 
 USES_MAX = 5  # Named of one blob.
 
@@ -54,24 +56,31 @@ def _problems(
     now = read_contents(home, bad_blobs)
     for blob, what in bad_blobs.items():
         if blob in now.blobs:
-            yield _of_blob(blob[0], what, now.blobs[blob])
+            path = BlobStore(home.blobs).path(blob[0])
+            yield _of_blob(path, what, now.blobs[blob])
     for token, what in bad_owed.items():
         if token in now.owed:
             yield _of_owed(token, what, now)
 
 
-def _of_blob(sha256: str, what: str, named_by: list[NamedBlob]) -> Problem:
+def _of_blob(path: Path, what: str, named_by: list[NamedBlob]) -> Problem:
     shown = ", ".join(named.use for named in named_by[:USES_MAX])
     left = len(named_by) - USES_MAX
     more = f" and {left:,} more" if left > 0 else ""
     runs = {named.run for named in named_by}
     return Problem(
-        where=f"blobs/{sha256[:2]}/{sha256}",
+        where=f"blobs/{path.parent.name}/{path.name}",
         what=f"{what}; needed by {shown}{more}",
         run=runs.pop() if len(runs) == 1 else None,
         events=0,
-        cure="storing the same file again writes it anew",
+        cure=cure_of_blob(path),
     )
+
+
+def cure_of_blob(path: Path) -> str:
+    """Return how to have a blob back; what seems to be there is not written anew."""
+    removed = f"rm {quote(str(path))}, then " if path.exists() else ""
+    return f"{removed}copy it from a flightlog backup, or store the same file again"
 
 
 def _of_owed(token: str, what: str, contents: Contents) -> Problem:

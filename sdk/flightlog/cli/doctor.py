@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from flightlog.cli.blob_checks import cure_of_blob
 from flightlog.cli.checking import find_problems, lost_line
 from flightlog.cli.daemon_checks import ask_daemon, check_daemon, is_served
 from flightlog.cli.findings import REPLAY, Advice, Findings, Problem, cost_of
@@ -19,7 +20,10 @@ from flightlog_storage.terminal import plain
 
 __all__ = ("examine_home",)
 
-RESTORE = "copy it from a flightlog backup, if there is one, while no daemon runs"
+# A copy that is shorter lacks what came since: it would cost more than it mends.
+RESTORE = (
+    "while no daemon runs, copy it from a flightlog backup whose copy is no shorter"
+)
 
 
 def examine_home(home: Home, *, full: bool, as_json: bool) -> bool:
@@ -57,7 +61,7 @@ def _scrubbed(home: Home) -> Iterator[Problem]:
     for name in () if scrubbing is None else scrubbing.damaged:
         if not name.startswith("log/") and (what := fault_of(home, name)):
             is_blob = name.startswith("blobs/")
-            cure = "store the same file again, or " + RESTORE if is_blob else REPLAY
+            cure = cure_of_blob(home.root / name) if is_blob else REPLAY
             yield Problem(name, what, cure=cure)
 
 
@@ -79,8 +83,12 @@ def _of_problem(problem: Problem) -> Advice:
         where=problem.where,
         what=f"damaged: {problem.what}",
         why=f"it costs: {cost_of(problem)}{of_run}",
-        cure=problem.cure or RESTORE,
+        cure=problem.cure or _restored(problem.where),
     )
+
+
+def _restored(where: str) -> str:
+    return f"{RESTORE}; then flightlog replay" if where.startswith("log/") else RESTORE
 
 
 def _data(advice: Advice) -> dict[str, Any]:
