@@ -271,10 +271,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _is_free(folder: Path, watch: ProcessWatch | None) -> bool:
-    """Whether no process holds a spool; its lock may have gone with the power."""
-    if (folder / "lock").exists():
-        return is_owner_gone(folder)
-    return watch is None or not watch.identity.is_of_this_boot()
+    """Whether no process holds a spool; who it is may have gone with the power."""
+    is_bare = watch is None and not (folder / "lock").exists()
+    return is_bare or is_owner_gone(folder)
 
 
 def _last_sequence(folder: Path, delivery: Delivery) -> int:
