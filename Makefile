@@ -28,12 +28,14 @@ test:
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 # Simulated disks and real kills. For instance: FLIGHTLOG_EFFORT=1000 make torture
+# What was tried is told at the end, and written where FLIGHTLOG_COUNTS says, as JSON.
 torture: export FLIGHTLOG_EFFORT ?= 100
 torture:
 	$(MAKE) test ARGS="-q -n auto tests/simulation tests/system/test_exactly_once.py \
 		tests/system/test_kills.py tests/system/test_gc.py tests/system/test_output_kills.py \
 		tests/system/test_recorded_writes.py \
-		tests/system/test_kill_sweep.py tests/storage/test_spool.py --timeout 0"
+		tests/system/test_kill_sweep.py tests/system/test_error_sweep.py \
+		tests/storage/test_spool.py --timeout 0"
 
 # Some minutes. For instance: make mutants MODULES="eventlog parts"
 mutants:

@@ -10,6 +10,8 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.counts import count
+
 __all__ = ("Looks",)
 
 PAGE_SIZE = 4096
@@ -40,6 +42,7 @@ class Looks:
 
     def put_into(self, folder: Path, chance: random.Random) -> None:
         """Write into a new folder what there is after a loss of power."""
+        count("losses of power")
         folder.mkdir()
         careful = chance.random() < 0.5  # Then only contents are lost.
         for name, number in sorted(self._names.items()):

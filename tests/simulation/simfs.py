@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.counts import count
+
 __all__ = ("SECTOR_SIZE", "SimFS")
 
 SECTOR_SIZE = 512
@@ -74,6 +76,7 @@ class SimFS:
 
     def crash(self, seed: int) -> None:
         """Lose power: each thing that was not synced is kept, lost or torn."""
+        count("losses of power")
         chance = random.Random(seed)
         names = dict(self._durable_names)
         for change in self._unsynced:
@@ -184,6 +187,7 @@ class SimFS:
     def _may_fail(self, call: str) -> None:
         self.calls += 1
         if number := self.fail(call, self.calls):
+            count("calls that failed")
             raise _error(number)
 
 

@@ -2,6 +2,7 @@ import errno
 import random
 
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.simulation.sample import (
     FOLDER,
@@ -92,6 +93,7 @@ def test_what_was_acked_survives_power_loss(short_writes: bool) -> None:
         log = start(disk, segment_size_max=SEGMENT_SIZE, seed=9)
 
         kept = adopt(disk, acked)
+        count("frames, each there once", len(kept))
         last = {f.writer: f.sequence_end - 1 for f, _ in kept}
         assert log.last_sequence == last, seed
         report = verify(FOLDER, disk)

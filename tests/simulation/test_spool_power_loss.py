@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.simulation.mapped import Looks
 from tests.simulation.wires import Wire, Wires
@@ -212,6 +213,7 @@ def judge(after: AfterPower, life: Life) -> None:
     state = HomeReader(after.home).state(RUN)
     assert before == found or not knows_its_run, "readers saw something else before"
     assert found == sorted(set(found))
+    count("rows, each there once", acked)
     assert found[:acked] == list(range(acked))
     assert [*after.home.spool.iterdir()] == [], "it is tried again and again"
     if state is not None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.counts import count
 from tests.simulation.sample import (
     FOLDER,
     QUARANTINE,
@@ -247,6 +248,7 @@ def test_damaged_payload_is_told_when_read() -> None:
 def test_torn_end_is_cut_and_kept_aside(cut: int) -> None:
     disk = SimFS()
     disk.put(SEGMENT, DATA[:cut])
+    count("cuts at a byte")
     whole = [s for s in STORED if end_of(s[0]) <= cut]
     found = verify(FOLDER, disk)
 
@@ -334,6 +336,7 @@ def end_of(placed: Frame) -> int:
 def flip(data: bytes, index: int, bit: int = 0) -> bytes:
     wrong = bytearray(data)
     wrong[index] ^= 1 << bit
+    count("bits flipped")
     return bytes(wrong)
 
 

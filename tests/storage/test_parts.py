@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.counts import count
 
 from flightlog_storage.columns import Column, concatenate
 from flightlog_storage.compaction import merge_parts
@@ -252,6 +253,7 @@ def test_part_cut_at_any_byte_is_told(tmp_path: Path) -> None:
     assert verify_part(part, info.sha256) == []
     for size in reversed(range(info.size)):
         os.truncate(part, size)
+        count("cuts at a byte")
         with pytest.raises(CorruptData):
             read_history([part])
 
@@ -269,6 +271,7 @@ def test_any_wrong_bit_is_told_or_harmless(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         part.write_bytes(damaged)
+        count("bits flipped")
         try:
             rows = list(read_history([part], None, query).to_dicts())
         except CorruptData:

@@ -3,6 +3,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.simulation.simfs import SimFS
 
@@ -82,6 +83,7 @@ def test_short_header_is_corrupt(size: int) -> None:
 def test_header_with_one_wrong_bit_is_mended(bit: int) -> None:
     wrong = bytearray(HEADER.pack())
     wrong[bit // 8] ^= 1 << bit % 8
+    count("bits flipped")
 
     with pytest.raises(CorruptData):
         parse_segment_header(bytes(wrong))
@@ -122,6 +124,7 @@ def test_frames_of_no_interest_are_not_stepped_over_where_a_bit_is_wrong() -> No
     for bit in range(8 * before, 8 * (before + 64)):
         wrong = bytearray(data)
         wrong[bit // 8] ^= 1 << bit % 8
+        count("bits flipped")
         _, items = scan_of(bytes(wrong), scope)
         assert any(isinstance(item, Damage) for item in items), bit
 
@@ -155,6 +158,7 @@ def test_footer_with_a_wrong_bit_is_none() -> None:
     for bit in range(8 * len(body), 8 * len(data)):
         wrong = bytearray(data + padding)
         wrong[bit // 8] ^= 1 << bit % 8
+        count("bits flipped")
         assert find_footer(file_of(bytes(wrong)), SALT) is None, bit
 
 

@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from tests.counts import count
 from tests.system.harness import (
     KEY,
     flightlogd,
@@ -84,6 +85,7 @@ def assert_recovered(
     rows = read_rows(home, run)
     assert rows == [(n, n) for n in range(len(rows))]
     assert returned <= len(rows) <= returned + 1
+    count("rows, each there once", len(rows))
     assert_log_is_contiguous(home)
     state = run_state(home, run)
     assert state is not None

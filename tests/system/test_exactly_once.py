@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from tests.counts import count
 from tests.effort import tries
 from tests.simulation.wires import Wire, Wires
 
@@ -400,6 +401,8 @@ class ExactlyOnce(RuleBasedStateMachine):
         return State.CRASHED if lost else State.FINISHED
 
     def teardown(self) -> None:
+        count("histories of the model")
+        count("rows, each there once", sum(self.row_counts.values()))
         try:
             self.check()
             self.project(1 << 30)

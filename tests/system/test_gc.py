@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.system.harness import (
     daemon,
@@ -199,6 +200,7 @@ class Collecting:
 
     def kill(self) -> None:
         self._process.kill()
+        count("kills")
         self._process.communicate()
         self._process = started(self._home, COLLECTOR, str(self._home.root))
 
@@ -210,6 +212,7 @@ class Collecting:
 def kill_worker(home: Home) -> None:
     with suppress(psutil.NoSuchProcess):
         psutil.Process(status(home)["worker_pid"]).kill()
+        count("kills")
 
 
 @pytest.mark.fault(54)

@@ -4,34 +4,32 @@ strace ends a process at its Nth call of a kind, which is then not made. A home 
 again after each kill, so that what one left is recovered by what the next one ends.
 """
 
-import os
-import random
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.simulation.recorded import can_trace
-from tests.storage.recording import Recorded, rows_of
-from tests.system.harness import (
-    Trainer,
-    environment,
-    flightlogd,
-    folded_offset,
-    wait_until,
-)
+from tests.storage.recording import rows_of
+from tests.system.harness import Trainer, flightlogd, wait_until
 from tests.system.recovered import (
     Recovered,
     assert_recovered,
     is_settled,
     problems_of,
 )
+from tests.system.sweeps import (
+    LIVES,
+    RUNS,
+    at_call,
+    fold_under,
+    recorded_runs,
+    sweep,
+)
 
-from flightlog_storage.home import Home
 from flightlog_storage.projector import Projector, reset_projections
 from flightlog_storage.runstate import State
 from flightlogd.wakes import Durable
@@ -69,26 +67,11 @@ TRAINER_CALLS = {
 }
 ROWS, PACE_S = 150, 0.004
 ROLLING_ROWS = 300_000  # More than a chunk of the spool.
-RUNS = ("a", "b")
-LIVES = 3
-WAIT_TIMEOUT_S = 60
 
 
 def killed_at(call: str, number: int) -> list[str]:
-    """Return a command that kills what it runs in place of its Nth call of a kind.
-
-    What that starts itself is left alone.
-    """
-    inject = f"inject={call}:signal=SIGKILL:when={number}"
-    quiet = ("-o", "/dev/null", "-f", "-b", "execve")
-    return ["strace", *quiet, "-e", f"trace={call}", "-e", inject]
-
-
-def sweep(calls: dict[str, int], count: int) -> list[tuple[str, int]]:
-    """Return at which calls to kill: at so many of them, or at each."""
-    chance = random.Random(count)
-    everywhere = [(call, n) for call, most in calls.items() for n in range(1, most + 1)]
-    return sorted(chance.sample(everywhere, min(count, len(everywhere))))
+    """Return a command that kills what it runs in place of its Nth call of a kind."""
+    return at_call(call, number, "signal=SIGKILL")
 
 
 @pytest.fixture
@@ -98,9 +81,7 @@ def place(tmp_path: Path) -> Iterator[Recovered]:
 
 
 @pytest.mark.fault(3)
-def test_recorder_killed_in_place_of_any_call(
-    place: Recovered, record_property: Callable[[str, object], None]
-) -> None:
+def test_recorder_killed_in_place_of_any_call(place: Recovered) -> None:
     kills = 0
     for call, nth in sweep(RECORDER_CALLS, tries(3)):
         run = f"{call}-{nth}"
@@ -115,14 +96,12 @@ def test_recorder_killed_in_place_of_any_call(
         assert flightlogd(place.home, "stop").returncode == 0
         kills += recorder.wait() == -signal.SIGKILL
     assert kills
-    record_property("kills", kills)
+    count("kills", kills)
     assert problems_of(place.home) == []
 
 
 @pytest.mark.fault(1)
-def test_trainer_killed_in_place_of_any_call(
-    place: Recovered, record_property: Callable[[str, object], None]
-) -> None:
+def test_trainer_killed_in_place_of_any_call(place: Recovered) -> None:
     kills = 0
     place.start()
     for call, nth in sweep(TRAINER_CALLS, tries(3)):
@@ -141,28 +120,14 @@ def test_trainer_killed_in_place_of_any_call(
             ended = {State.FINISHED, State.CRASHED} if is_done else {State.CRASHED}
             assert_recovered(place.home, trainer.returned, ended, run)
     assert kills
-    record_property("kills", kills)
+    count("kills", kills)
     assert flightlogd(place.home, "stop").returncode == 0
     assert problems_of(place.home) == []
 
 
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    """Return a log from which parts are made, merged and deleted."""
-    recorded = Recorded(tmp_path)
-    for life in range(LIVES):
-        for run in RUNS:
-            writer = recorded.start(run, name=f"{run}{life}")
-            recorded.rows(writer, *((life * 10 + n, n / 7) for n in range(10)))
-            recorded.finish(writer)
-    recorded.log.close()
-    return recorded
-
-
 @pytest.mark.fault(3, 54, 62)
-def test_materializer_killed_in_place_of_any_call(
-    recorded: Recorded, record_property: Callable[[str, object], None]
-) -> None:
+def test_materializer_killed_in_place_of_any_call(tmp_path: Path) -> None:
+    recorded = recorded_runs(tmp_path)
     home, end = recorded.home, Durable(recorded.log.durable, recorded.log.end_offset)
     expected = [rows_of(home, run) for run in RUNS]
     assert all(len(rows) == 10 * LIVES for rows in expected)
@@ -170,7 +135,8 @@ def test_materializer_killed_in_place_of_any_call(
     for call, nth in sweep(MATERIALIZER_CALLS, tries(4)):
         reset_projections(home)
 
-        kills += is_killed_folding(home, end, killed_at(call, nth))
+        status, _ = fold_under(home, end, killed_at(call, nth))
+        kills += status == -signal.SIGKILL
 
         assert [rows_of(home, run) for run in RUNS] == expected, (call, nth)
         projector = Projector(home)
@@ -181,26 +147,4 @@ def test_materializer_killed_in_place_of_any_call(
         assert problems_of(home) == [], (call, nth)
         assert len([*home.histories.glob("*/*")]) == len(RUNS), (call, nth)
     assert kills
-    record_property("kills", kills)
-
-
-def is_killed_folding(home: Home, end: Durable, under: list[str]) -> bool:
-    """Have a materializer fold all, as the recorder would; return whether it died."""
-    read_fd, wake_fd = os.pipe()
-    materializer = subprocess.Popen(
-        [
-            *(*under, sys.executable, "-m", "flightlogd", "materialize"),
-            *("--home", str(home.root), "--wake-fd", str(read_fd)),
-        ],
-        env=environment(home),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(read_fd,),
-    )
-    os.close(read_fd)
-    os.write(wake_fd, end.pack())
-    wait_until(
-        lambda: materializer.poll() is not None or folded_offset(home) == end.offset
-    )
-    os.close(wake_fd)
-    return materializer.wait(WAIT_TIMEOUT_S) == -signal.SIGKILL
+    count("kills", kills)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.system.harness import (
     Trainer,
@@ -79,6 +80,7 @@ def test_trainer_killed_right_after_its_last_log_loses_nothing(
 
     assert trainer.wait() == -signal.SIGKILL
 
+    count("kills")
     assert trainer.returned == rows
     assert_recovered(place.home, rows, {State.CRASHED})
     state = run_state(place.home)
@@ -111,13 +113,14 @@ def test_trainer_killed_at_any_moment(
 ) -> None:
     chance = random.Random(seed)
     place.start()
-    count = 1_000_000 if not pace_s else 10_000
-    trainer = Trainer(place.home, count, pace_s)
+    rows = 1_000_000 if not pace_s else 10_000
+    trainer = Trainer(place.home, rows, pace_s)
     trainer.expect("ready")
     least = chance.randrange(1, 300 if pace_s else 100_000)
     trainer.wait_for(least)
 
     trainer.kill()
+    count("kills")
     trainer.wait()
 
     assert_recovered(place.home, trainer.returned, {State.CRASHED})
@@ -137,6 +140,7 @@ def test_recorder_killed_at_any_moment(
         least = min(rows, trainer.returned + chance.randrange(rows // 3))
         trainer.wait_for(least)
         recorder.kill()
+        count("kills")
         recorder.wait()
         recorder = place.start()
 
@@ -158,6 +162,7 @@ def test_materializer_killed_at_any_moment(place: Recovered, seed: int) -> None:
         trainer.wait_for(least)
         pid = wait_until(lambda: status(place.home)["materializer_pid"])
         os.kill(pid, signal.SIGKILL)
+        count("kills")
         wait_until(partial(is_ended, pid))
 
     assert trainer.wait() == 0
@@ -180,6 +185,7 @@ def test_all_killed_at_once(place: Recovered, seed: int, pace_s: float) -> None:
 
     trainer.kill()
     kill_daemon(daemon)
+    count("kills", 4)
     trainer.wait()
     returned = trainer.returned
     assert returned <= len(read_rows(place.home)) <= returned + 1, "before recovery too"
@@ -205,6 +211,7 @@ def test_changes_survive_kills_of_the_daemon(place: Recovered, seed: int) -> Non
         found = status(place.home).get("materializer_pid")
         with suppress(ProcessLookupError):
             os.kill(chance.choice([info.process.pid, found or info.process.pid]), 9)
+            count("kills")
         with suppress(subprocess.TimeoutExpired):
             editor.wait(chance.uniform(0.05, 1.0))
         place.ensure()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.system.harness import (
     environment,
@@ -115,6 +116,7 @@ def train_and_kill(home: Home, out: Path, chance: random.Random) -> None:
             pause(chance, 0.5)
             with suppress(ProcessLookupError):
                 os.kill(worker_pid(home), signal.SIGKILL)
+                count("kills")
         kill_daemon(daemon)
         pause(chance, 0.3)
         daemon = start_daemon(home)
@@ -122,6 +124,7 @@ def train_and_kill(home: Home, out: Path, chance: random.Random) -> None:
         trainer.kill()
         pause(chance, 0.3)
         os.kill(worker_pid(home), signal.SIGKILL)
+        count("kills", 5)  # The recorder with its children, the trainer, the worker.
         wait_until(lambda: (state := run_state(home)) and not state.watches)
     finally:
         trainer.kill()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.counts import count
 from tests.effort import tries
 from tests.simulation.acks import read_acks
 from tests.simulation.power import Disk, Variant
@@ -119,7 +120,6 @@ class Trial:
     """A place where states of a recorded disk are brought about and judged."""
 
     def __init__(self, recording: Recording, folder: Path) -> None:
-        self.states = 0
         self._recording = recording
         self._home = Home(folder / "home")
         *_, (_, _, disk) = recording.disks()
@@ -128,7 +128,7 @@ class Trial:
 
     def judge(self, disk: Disk, number: int, variant: Variant) -> None:
         """Fail where something is lost, doubled or otherwise wrong after a recovery."""
-        self.states += 1
+        count("losses of power")
         self._bring_about(disk, variant)
         try:
             judge(self._home, self._recording.acked(number), self._frames)
@@ -162,13 +162,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 
 
 @pytest.fixture
-def trial(
-    recording: Recording, record_property: Callable[[str, object], None]
-) -> Iterator[Trial]:
+def trial(recording: Recording) -> Iterator[Trial]:
     with tempfile.TemporaryDirectory(dir=PLACE) as folder:
-        trial = Trial(recording, Path(folder))
-        yield trial
-    record_property("states", trial.states)
+        yield Trial(recording, Path(folder))
 
 
 def test_disk_of_the_recorded_calls_is_the_real_one(
