@@ -27,6 +27,7 @@ CONTRACT = {
     for module in (
         "blob_lock",
         "blobs",
+        "budget",
         "codec",
         "disk",
         "errors",

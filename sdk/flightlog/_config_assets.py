@@ -13,9 +13,9 @@ from flightlog._checks import check_path
 from flightlog._inbox import Inbox
 from flightlog._sources import opened_source
 from flightlog._values import plain_text
+from flightlog_storage.budget import refusal
 from flightlog_storage.codec import encode_event
 from flightlog_storage.event import ConfigLogged, Event
-from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.inbox import copy_into_inbox
 from flightlog_storage.paths import checked_path
 
@@ -69,12 +69,8 @@ def read_config(args: Any, extra: Any, config_files: Any) -> Iterator[GivenConfi
     if config_files is not None:
         changes["config_files"] = [plain_text(path) for path in paths]
     event = ConfigLogged(time=time.time(), changes=changes)
-    size = len(encode_event(event))
-    if size > EVENT_SIZE_MAX:
-        raise ValueError(
-            f"log_config: {size:,} bytes are too many; at most {EVENT_SIZE_MAX:,} can "
-            "be stored: give files as config_files"
-        )
+    if why := refusal(encode_event(event)):
+        raise ValueError(f"log_config: {why}: give files as config_files")
     with ExitStack() as stack:
         sources = [
             stack.enter_context(opened_source(path, "Config file")) for path in paths

@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 from flightlog._arguments import plain_argument
 from flightlog._checks import check_bool, check_int
 from flightlog._values import plain_text
+from flightlog_storage.budget import refusal
 from flightlog_storage.codec import encode_event
 from flightlog_storage.event import AssetLogged
-from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import Home
 from flightlog_storage.trees import Limits, Survey, survey
 
@@ -85,11 +85,8 @@ def make_input(given: Given, saving: Saving, home: Home) -> AssetLogged:
         size_max=saving.limits.size_max,
         file_count_max=saving.limits.file_count_max,
     )
-    if (size := len(encode_event(event))) > EVENT_SIZE_MAX:
-        raise ValueError(
-            f"log_{given.kind}: {size:,} bytes are too many; at most "
-            f"{EVENT_SIZE_MAX:,} can be stored"
-        )
+    if why := refusal(encode_event(event)):
+        raise ValueError(f"log_{given.kind}: {why}")
     return event
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from flightlog._say import say
 from flightlog._sender import Sender
+from flightlog_storage.budget import refusal
 from flightlog_storage.codec import RunKey, encode_event
 from flightlog_storage.event import Event, Gap
-from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import Home
 from flightlog_storage.process import this_process
 from flightlog_storage.protocol import TOKEN_SIZE, writer_of
@@ -53,14 +53,11 @@ class Recording:
         """Append an event; a disk that refuses costs the event, never an exception.
 
         Raises:
-            ValueError: It is larger than EVENT_SIZE_MAX.
+            ValueError: It is too large.
         """
         data = encode_event(event)
-        if len(data) > EVENT_SIZE_MAX:
-            raise ValueError(
-                f"{type(event).__name__}: {len(data):,} bytes are too many; at most "
-                f"{EVENT_SIZE_MAX:,} can be stored at once: write them to a file"
-            )
+        if why := refusal(data):
+            raise ValueError(f"{type(event).__name__}: {why}: write them to a file")
         try:
             self.spool.put(data)
         except OSError as error:

@@ -10,6 +10,7 @@ import msgpack
 from flightlog._metric import StepSync, leaves
 from flightlog._stand_ins import has_media
 from flightlog._values import plain, plain_text
+from flightlog_storage.budget import ROW_POINTS_MAX, refusal
 from flightlog_storage.codec import KEY_SIZE_MAX
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.spool_writer import Shape, SpoolWriter
@@ -195,6 +196,13 @@ class RowLog:
                 f"the row has {size:,} bytes, {sizes[largest]:,} of them in "
                 f"{largest!r}; at most {EVENT_SIZE_MAX:,} can be stored: write it to a "
                 "file and log its name"
+            )
+        if why := refusal(pack(values)):
+            raise ValueError(f"the row: {why}: write them to a file and log its name")
+        if (count := len(leaves(row))) > ROW_POINTS_MAX:
+            raise ValueError(
+                f"the row has {count:,} values; at most {ROW_POINTS_MAX:,} can be "
+                "stored: log them as several rows"
             )
 
     def _checked(self, data: object) -> dict[str, Any]:

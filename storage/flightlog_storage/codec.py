@@ -6,6 +6,7 @@ the run that the writer logs into: `[entity, project, run, rank]`. So a frame ca
 read alone. Payloads are untrusted: they are taken apart under limits.
 """
 
+import operator
 import re
 from typing import Any, NamedTuple
 
@@ -85,14 +86,20 @@ def encode_definitions(definitions: dict[int, bytes]) -> bytes:
 
 
 def unwrapped(value: Any) -> Any:
-    """Return a value with the integers that msgpack cannot carry as such."""
+    """Return a value with the integers that msgpack cannot carry as such.
+
+    A part in which there are none is the one given, for it may be large.
+    """
     match value:
         case {"_type": "int", "value": str(digits)} if DIGITS.fullmatch(digits):
             return int(digits)
         case dict():
-            return {key: unwrapped(item) for key, item in value.items()}
+            items = {key: unwrapped(item) for key, item in value.items()}
+            is_same = all(map(operator.is_, items.values(), value.values()))
+            return value if is_same else items
         case list():
-            return [unwrapped(item) for item in value]
+            parts = [unwrapped(item) for item in value]
+            return value if all(map(operator.is_, parts, value)) else parts
     return value
 
 

@@ -41,6 +41,7 @@ from flightlog_storage.segment import Damage
 __all__ = ("UNKNOWN_KIND", "Folded", "Folding", "named_run")
 
 DEAD_LETTER_SIZE_MAX = 64 << 10  # And what may name blobs behind that.
+DEAD_LETTERS_MAX = 64  # Of one frame; what else is refused in it is one more.
 UNKNOWN_KIND = "of a kind that this version does not know, and it may name blobs"
 RANK_MAX = (1 << 31) - 1  # What a part holds; larger ones from the wire are cut.
 
@@ -63,11 +64,24 @@ class Folded:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     refused: int = 0
     missing: list[MissingEvents] = field(default_factory=list)
+    rest: "_Rest | None" = None
 
     def refuse(self, frame: Frame, item: Malformed, index: int = 0) -> None:
         """Keep an event, or the rest of a frame, as a dead letter."""
-        self._bury(frame, index, item.reason, item.raw)
         self.refused += item.count
+        if len(self.dead_letters) < DEAD_LETTERS_MAX:
+            self._bury(frame, index, item.reason, item.raw)
+        elif self.rest is None:
+            self.rest = _Rest(index, item.reason, [item.raw], item.count)
+        else:
+            self.rest.pieces += named_in(item.raw)
+            self.rest.count += item.count
+
+    def close(self, frame: Frame) -> None:
+        """Keep what was more than DEAD_LETTERS_MAX as one of them."""
+        if self.rest is not None:
+            reason = f"{self.rest.count:,} events, the first: {self.rest.reason}"
+            self._bury(frame, self.rest.index, reason, b" ".join(self.rest.pieces))
 
     def keep(self, frame: Frame, item: Rows | Unknown, index: int) -> None:
         """Keep rows; and an event of a newer version, if it may name blobs."""
@@ -83,6 +97,19 @@ class Folded:
         raw = b" ".join((raw[:DEAD_LETTER_SIZE_MAX], *named))
         letter = DeadLetter(frame.offset + index, frame.writer, reason, raw)
         self.dead_letters.append(letter)
+
+
+@dataclass(slots=True)
+class _Rest:
+    """Refused events of a frame that are too many for a dead letter each.
+
+    Of the first `pieces` have all, of the others what may name blobs.
+    """
+
+    index: int
+    reason: str
+    pieces: list[bytes]
+    count: int
 
 
 class Folding:
@@ -103,6 +130,7 @@ class Folding:
     def fold(self, frame: Frame, payload: bytes) -> Folded:
         """Fold one frame; never raises for what the payload holds."""
         folded = self._fold(frame, payload)
+        folded.close(frame)
         self.dead_letters += folded.dead_letters
         return folded
 

@@ -13,6 +13,12 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
+from flightlog_storage.budget import (
+    FRAME_POINTS_MAX,
+    ROW_POINTS_MAX,
+    check_cost,
+    is_cheap,
+)
 from flightlog_storage.codec import (
     Shapes,
     decode_event,
@@ -27,7 +33,6 @@ from flightlog_storage.values import INT_EXACT_MAX, Path, integer, leaves, scala
 __all__ = ("TIME_MAX_S", "decode")
 
 TIME_MAX_S = 253_402_300_799.0  # The last second of the year 9999.
-ROW_POINTS_MAX = 1_000_000
 STRETCH_ROWS_MIN = 16
 STRETCH_ROWS_FIRST = 64
 STRETCH_GROWTH = 8  # How far beyond what matched so far to look, at most.
@@ -41,27 +46,43 @@ def decode(
 ) -> Iterator[tuple[int, Event | Unknown | Malformed | Rows]]:
     """Yield what a frame's payload holds, each with its first event's index.
 
-    Never raises, whatever the bytes: what cannot be decoded comes as Malformed.
+    Never raises, whatever the bytes: what cannot be decoded, or would take too much
+    memory, comes as Malformed.
     """
     try:
+        is_counted = not is_cheap(payload)
+        if is_counted:
+            check_cost(payload)
         stream = unpacker(payload)
         shapes = read_definitions(stream)
     except (MalformedEvent, msgpack.BufferFull) as error:
         yield 0, Malformed(str(error) or repr(error), payload, count)
         return
-    yield from _Decoder(payload, count, stream, _Builder(shapes)).items()
+    decoder = _Decoder(payload, count, stream, _Builder(shapes), is_counted=is_counted)
+    yield from decoder.items()
 
 
 class _Decoder:
     """Walks over a payload's events; rows gather in the builder on the way."""
 
     def __init__(
-        self, payload: bytes, count: int, stream: msgpack.Unpacker, rows: "_Builder"
+        self,
+        payload: bytes,
+        count: int,
+        stream: msgpack.Unpacker,
+        rows: "_Builder",
+        *,
+        is_counted: bool,
     ) -> None:
+        """Walk over the events behind the definitions.
+
+        `is_counted`: of each event, what it would take is counted first.
+        """
         self._payload = payload
         self._count = count
         self._stream = stream
         self._rows = rows
+        self._is_counted = is_counted
         self._index = 0
         self._broken = False
         self._wait = 0  # Rows to take before the next look for a stretch,
@@ -88,9 +109,13 @@ class _Decoder:
         """Return the next event, or None when it was a row or a stretch of rows."""
         start = self._stream.tell()
         try:
+            if self._is_counted:
+                check_cost(self._payload, start)
             value = self._stream.unpack()
         except _UNREADABLE as error:
             return self._break_off(start, error)
+        except MalformedEvent as error:
+            return self._step_over(start, error)
         if type(value) is list:
             try:
                 self._rows.add(value)
@@ -106,6 +131,14 @@ class _Decoder:
             return decode_event(value)
         except (ValueError, TypeError, RecursionError) as error:
             return Malformed(f"the event cannot be converted: {error!r}", raw)
+
+    def _step_over(self, start: int, why: MalformedEvent) -> Malformed:
+        """Return the event at `start` as one that nothing is made of."""
+        try:
+            self._stream.skip()
+        except _UNREADABLE as error:
+            return self._break_off(start, error)
+        return Malformed(str(why), self._payload[start : self._stream.tell()])
 
     def _break_off(self, start: int, error: Exception) -> Malformed:
         """Return all from `start` on as one malformed event, the last of the frame."""
@@ -181,9 +214,9 @@ class _Builder:
     """Consecutive rows, by column."""
 
     def __init__(self, shapes: Shapes) -> None:
-        self._paths: dict[int, list[Path]] = {
-            shape: [(key,) for key in keys] for shape, keys in shapes.items()
-        }
+        self._shapes = shapes
+        self._columns_left = ROW_POINTS_MAX  # That may be made yet of this payload.
+        self._points_left = FRAME_POINTS_MAX
         self._start()
 
     def _start(self) -> None:
@@ -246,27 +279,33 @@ class _Builder:
         if len(row) < 3:
             raise MalformedEvent("a row without shape, step or time")
         shape, step, time = row[:3]
-        columns = self._of_shape(shape) if type(shape) is int else None
-        if columns is None:
+        keys = self._shapes.get(shape) if type(shape) is int else None
+        if keys is None:
             raise MalformedEvent(f"a row of an unknown shape: {shape!r:.40}")
-        if len(columns) != len(row) - 3:
-            raise MalformedEvent(f"{len(row) - 3} values for {len(columns)} keys")
+        if len(keys) != len(row) - 3:
+            raise MalformedEvent(f"{len(row) - 3} values for {len(keys)} keys")
         if type(step) is not int or not -(2**63) <= step < 2**63:
             raise MalformedEvent(f"not a step: {step!r:.40}")
         if type(time) not in (float, int) or not 0 <= time <= TIME_MAX_S:
             raise MalformedEvent(f"not a time: {time!r:.40}")
-        return columns
+        self._points_left -= len(keys)
+        if self._points_left < 0:
+            raise MalformedEvent(f"more than {FRAME_POINTS_MAX:,} values in one frame")
+        return self._of_shape(shape)
 
-    def _of_shape(self, shape: int) -> list[_Column] | None:
+    def _of_shape(self, shape: int) -> list[_Column]:
         columns = self._columns_by_shape.get(shape)
-        if columns is None and shape in self._paths:
-            columns = [self._column(path) for path in self._paths[shape]]
+        if columns is None:
+            columns = [self._column((key,)) for key in self._shapes[shape]]
             self._columns_by_shape[shape] = columns
         return columns
 
     def _column(self, path: Path) -> _Column:
         column = self._columns.get(path)
         if column is None:
+            if not self._columns_left:
+                raise MalformedEvent(f"more than {ROW_POINTS_MAX:,} keys in one frame")
+            self._columns_left -= 1
             column = self._columns[path] = _Column(path)
         return column
 
@@ -275,12 +314,13 @@ class _Builder:
         found = list(islice(leaves(path, value), ROW_POINTS_MAX + 1))
         if len(found) > ROW_POINTS_MAX:
             raise MalformedEvent(f"more than {ROW_POINTS_MAX:,} values")
+        self._points_left -= len(found)
         for leaf_path, leaf in found:
             yield (self._column(leaf_path), *scalar(leaf))
 
     def has_distinct_keys(self, shape: int) -> bool:
         """Whether values of one shape can be added column by column."""
-        columns = self._of_shape(shape) or []
+        columns = self._of_shape(shape)
         return len({column.path for column in columns}) == len(columns)
 
     @np.errstate(invalid="ignore")
@@ -298,11 +338,12 @@ class _Builder:
             valid &= steps >= 0  # Else it was too large and has wrapped.
         if not valid.all():
             count = int(valid.argmin())
+        if layout.values:
+            count = min(count, max(0, self._points_left) // len(layout.values))
+            self._points_left -= count * len(layout.values)
         steps_bytes = steps[:count].tobytes()
         times_bytes = np.rint(times[:count] * 1e6).astype(np.int64).tobytes()
-        for column, field in zip(
-            self._of_shape(shape) or (), layout.values, strict=True
-        ):
+        for column, field in zip(self._of_shape(shape), layout.values, strict=True):
             column.steps.frombytes(steps_bytes)
             column.times.frombytes(times_bytes)
             _extend(column, layout.column(*bytes_at, count, field), field.kind)

@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import msgspec
 
+from flightlog_storage.budget import check_cost, is_cheap
 from flightlog_storage.codec import (
     RUN_SHAPE,
     encode_definitions,
@@ -15,6 +16,7 @@ from flightlog_storage.codec import (
     packer,
     unpacker,
 )
+from flightlog_storage.errors import MalformedEvent
 from flightlog_storage.event import Gap
 from flightlog_storage.frame import PAYLOAD_SIZE_MAX
 from flightlog_storage.spool import (
@@ -32,6 +34,7 @@ FRAME_SIZE = 256 << 10  # Bytes of events that a frame holds, but for one large 
 _FIRST_SEQUENCE_AT = 16
 _SECTOR = bytes(512)  # As a loss of power leaves it that was not written yet.
 _NOWHERE = 1 << 62
+_TIME = b"\xa4time\xcb"
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -163,6 +166,8 @@ class SpoolReader:
     # Once for every row, in a thread of the trainer: no calls in between.
     def _take(self, data: bytes, limit: int) -> _Taken:  # noqa: C901
         """Return the events in `data`, up to a shape defined anew or half an event."""
+        if not is_cheap(data):
+            return self._take_slowly(data, limit)
         used: set[int] = set()
         pieces: list[bytes] = []
         count = start = size = 0
@@ -198,11 +203,14 @@ class SpoolReader:
         stream = unpacker(data)
         try:
             while taken.count < limit:
+                check_cost(data, taken.size)
                 item = stream.unpack()
                 if not self._add(taken, item, data[taken.size : stream.tell()]):
                     break
         except msgpack.OutOfData:
             pass
+        except MalformedEvent as error:
+            return taken if taken.size else self._step_over(data, error)
         except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
             if taken.size:
                 return taken
@@ -261,6 +269,19 @@ class SpoolReader:
             )
             return _Taken([encode_event(gap)], set(), 1, stream.tell())
         return _Taken([mended], {row[0]}, 1, stream.tell())
+
+    def _step_over(self, data: bytes, why: MalformedEvent) -> _Taken:
+        """Return the loss of the event at the start of `data`, of which it tells."""
+        stream = unpacker(data)
+        try:
+            stream.skip()
+            gap = Gap(time=_time_in(data), count=1, reason=f"an event is lost: {why}")
+        except msgpack.OutOfData:
+            return _Taken()
+        except (ValueError, msgpack.UnpackException) as error:
+            self._break(repr(error))
+            return _Taken()
+        return _Taken([encode_event(gap)], set(), 1, stream.tell())
 
     def _break(self, why: str) -> None:
         """Give up the rest of this chunk."""
@@ -346,6 +367,28 @@ class SpoolReader:
                     self._note("the next one is missing")
                     return chunk
         return None
+
+
+def _time_in(data: bytes) -> float:
+    """Return the time of the row or event that `data` starts with; 0 if it has none.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    stream = unpacker(data)
+    if data[0] >> 4 == 8 or data[0] >= 0xDE:
+        for _ in range(stream.read_map_header()):
+            if data.startswith(_TIME, stream.tell()):
+                stream.skip()
+                return float(stream.unpack())
+            stream.skip()
+            stream.skip()
+        return 0.0
+    if stream.read_array_header() <= 2:
+        raise ValueError("a definition that is too large")
+    stream.skip()
+    stream.skip()
+    return float(stream.unpack()) if data[stream.tell()] == _TIME[-1] else 0.0
 
 
 def _with_plain_keys(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:

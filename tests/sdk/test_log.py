@@ -415,6 +415,40 @@ def test_names_too_long_together_are_refused() -> None:
         run.log({f"{number:01000}": 1 for number in range(8000)})
 
 
+@pytest.mark.fault(30)
+def test_too_many_small_values_are_refused_and_their_neighbours_kept(lab: Lab) -> None:
+    run = flightlog.init()
+    run.log({"a": 1})
+
+    bombs: list[dict[str, Any]] = [
+        {"b": [{}] * 3_000_000},
+        {"c": {str(n): n for n in range(300_000)}},
+    ]
+    for data in bombs:
+        with pytest.raises(ValueError, match=r"too many small values|300,000 values"):
+            run.log(data)
+    with pytest.raises(ValueError, match="ConfigUpdated: these are too many small"):
+        run.config["k"] = [{}] * 3_000_000
+
+    run.log({"a": 2})
+    read = finished(lab, run)
+    assert rows_of(read, "a") == [(0, 1), (1, 2)]
+    assert read.lost_count == 0
+
+
+@pytest.mark.fault(30)
+def test_too_many_small_values_in_a_later_row_are_counted(lab: Lab) -> None:
+    run = flightlog.init()
+    run.log({"a": 1})
+    run.log({"a": [{}] * 3_000_000})
+    run.log({"a": 2})
+
+    read = finished(lab, run)
+
+    assert rows_of(read, "a") == [(0, 1), (2, 2)]
+    assert read.lost_count == 1
+
+
 # --- how the module looks ---
 
 

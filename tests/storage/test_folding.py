@@ -249,3 +249,29 @@ def test_what_a_writer_sends_again_after_a_loss_is_not_counted_twice(
     assert state is not None
     assert (state.row_count, state.lost_count) == (2, 0)
     assert sum(len(rows.series[0].steps) for rows in folded.rows) == 2
+
+
+@pytest.mark.fault(30)
+def test_many_refused_events_of_a_frame_are_one_dead_letter(
+    recorded: Recorded,
+) -> None:
+    writer = recorded.start("r")
+    blobs = [f"{number:064x}" for number in range(3)]
+    kept = module.DEAD_LETTERS_MAX
+    poison = [msgpack.packb(n) for n in range(kept + 5000)]
+    poison[kept] = b"\xd9\x40" + blobs[0].encode()
+    poison[kept + 1] = b"\xd9\x40" + blobs[1].encode()
+    poison[-1] = b"\xd9\x40" + blobs[2].encode()
+    recorded.say(writer, *poison)
+    recorded.say(writer, b"\xc0")
+
+    folding, _ = fold_all(recorded)
+
+    letters = folding.dead_letters
+    assert len(letters) == kept + 2
+    assert letters[kept].offset == 1 + kept
+    assert letters[kept].reason == "5,000 events, the first: neither a row nor a map"
+    assert all(blob.encode() in letters[kept].raw for blob in blobs)
+    assert len(letters[kept].raw) < 300
+    assert letters[-1].reason == "neither a row nor a map"
+    assert only_state(folding).lost_count == kept + 5001

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.effort import tries
 
+from flightlog_storage import budget
 from flightlog_storage import rows as rows_module
 from flightlog_storage.codec import encode_event
 from flightlog_storage.event import (
@@ -345,3 +346,101 @@ def test_deep_nesting_never_raises(inner: bytes, depth: int) -> None:
     list(decode(definitions + inner * depth + b"\x01", 1))
     list(decode(definitions + row + inner * depth + b"\x01", 1))
     list(decode(definitions + b"\x82\xa5event\xaaRunStarted\x01" + inner * depth, 1))
+
+
+@pytest.fixture
+def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "UNCOUNTED_SIZE_MAX", 0)
+    monkeypatch.setattr(budget, "DECODED_SIZE_MAX", 1 << 20)
+
+
+@pytest.mark.fault(30)
+@pytest.mark.usefixtures("small_budget")
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        [0, 2, TIME, [{}] * 50_000],
+        [0, 2, TIME, {str(n): n for n in range(50_000)}],
+        {"event": "ConfigUpdated", "time": TIME, "changes": {"k": [{}] * 50_000}},
+        {"event": "NoSuchThing", "inner": [[0]] * 50_000},
+        [[]] * 50_000,
+    ],
+    ids=["row", "leaves", "event", "unknown", "neither"],
+)
+def test_an_event_over_the_budget_costs_itself_alone(bomb: object) -> None:
+    payload = pack([[0, ["a"]]], [0, 1, TIME, 1.0], bomb, [0, 3, TIME, 3.0])
+
+    (_, before), (index, refused), (after_index, after) = decode(payload, 3)
+
+    assert isinstance(before, Rows)
+    assert isinstance(after, Rows)
+    assert list(before.steps) + list(after.steps) == [1, 3]
+    assert (index, after_index) == (1, 2)
+    assert isinstance(refused, Malformed)
+    assert refused.count == 1
+    assert refused.reason == "as objects it would take more than 1,048,576 bytes"
+    assert refused.raw == msgpack.packb(bomb)
+
+
+@pytest.mark.fault(30)
+@pytest.mark.usefixtures("small_budget")
+def test_definitions_over_the_budget_cost_their_frame() -> None:
+    payload = pack([[0, ["a"]], [1, [""] * 50_000]], [0, 1, TIME, 1.0])
+
+    [(_, refused)] = decode(payload, 1)
+
+    assert isinstance(refused, Malformed)
+    assert "as objects" in refused.reason
+
+
+@pytest.mark.fault(30)
+@pytest.mark.usefixtures("small_budget")
+def test_an_event_over_the_budget_and_without_its_end_ends_the_frame() -> None:
+    payload = pack([[0, ["a"]]], [0, 1, TIME, 1.0]) + pack([{}] * 50_000)[:-1]
+
+    (_, before), (_, refused) = decode(payload, 5)
+
+    assert isinstance(before, Rows)
+    assert isinstance(refused, Malformed)
+    assert refused.count == 4
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([1, 2, TIME, 1, 1, 1], "more than 4 keys in one frame"),
+        ([0, 2, TIME, 1, {"x": 1, "y": 1, "z": 1}], "more than 4 keys in one frame"),
+        ([0, 2, TIME, 1, dict.fromkeys("vwxyz", 1)], "more than 4 values"),
+    ],
+    ids=["keys", "nested", "many nested"],
+)
+def test_more_keys_than_a_row_may_have_are_refused(
+    row: list[Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "ROW_POINTS_MAX", 4)
+    payload = pack([[0, ["a", "b"]], [1, ["c", "d", "e"]]], [0, 1, TIME, 1, 1], row)
+
+    (_, before), (_, refused) = decode(payload, 2)
+
+    assert isinstance(before, Rows)
+    assert isinstance(refused, Malformed)
+    assert refused.reason == reason
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("form", [1.0, "text"], ids=["stretch", "single"])
+def test_more_values_than_a_frame_may_have_are_refused(
+    form: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "FRAME_POINTS_MAX", 81)
+    rows = [[step, TIME, form, form] for step in range(50)]
+    payload = payload_of(["a", "b"], rows)
+
+    first, *refused = (item for _, item in decode(payload, 50))
+
+    assert isinstance(first, Rows)
+    assert len(first.steps) == 40
+    assert [item.reason for item in refused if isinstance(item, Malformed)] == [
+        "more than 81 values in one frame"
+    ] * 10

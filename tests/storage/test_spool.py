@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.effort import tries
 
+from flightlog_storage import budget
 from flightlog_storage import process as process_module
 from flightlog_storage import spool_writer as spool_module
-from flightlog_storage.codec import RunKey, packer
+from flightlog_storage.codec import RunKey, encode_event, packer
+from flightlog_storage.event import ConfigUpdated
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.process import this_process
 from flightlog_storage.spool import SpoolOwner, read_owner, remove_spool
@@ -352,3 +354,52 @@ TestSpoolAgainstAList = SpoolAgainstAList.TestCase
 TestSpoolAgainstAList.settings = settings(
     max_examples=tries(25), stateful_step_count=20
 )
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("is_row", [True, False], ids=["row", "event"])
+def test_an_event_over_the_budget_is_a_loss_that_is_counted(
+    writer: SpoolWriter, monkeypatch: pytest.MonkeyPatch, is_row: bool
+) -> None:
+    monkeypatch.setattr(budget, "DECODED_SIZE_MAX", 8 << 20)
+    bomb: list[object] = [{}] * 600_000
+    put_row(writer, ("a",), 1)
+    if is_row:
+        writer.put_row(("a",), lambda number: pack((number, 0, 7.5, bomb)))
+    else:
+        writer.put(encode_event(ConfigUpdated(time=7.5, changes={"k": bomb})))
+    put_row(writer, ("a",), 2)
+
+    reader = SpoolReader(writer.folder)
+    cuts = [cut for cut in iter(reader.cut, None) if cut is not None]
+
+    items: list[Any] = []
+    for cut in cuts:
+        stream = msgpack.Unpacker()
+        stream.feed(cut.payload)
+        items += list(stream)[1:]
+    assert [item[3] for item in items if type(item) is list] == [1, 2]
+    assert [item for item in items if type(item) is dict] == [
+        {
+            "event": "Gap",
+            "time": 7.5,
+            "count": 1,
+            "reason": "an event is lost: as objects it would take more than 8,388,608 "
+            "bytes",
+        }
+    ]
+    assert sum(cut.count for cut in cuts) == 3
+    assert reader.damage is None
+
+
+@pytest.mark.fault(30)
+def test_a_definition_over_the_budget_is_damage(
+    writer: SpoolWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "DECODED_SIZE_MAX", 8 << 20)
+    writer.put_row(("",) * 900_000, lambda number: pack((number, 0, 1.0)))
+
+    reader = SpoolReader(writer.folder)
+
+    assert reader.cut() is None
+    assert "a definition that is too large" in str(reader.damage)

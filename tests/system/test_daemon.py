@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import resource
 import select
 import shutil
@@ -60,6 +61,7 @@ from flightlog_storage.runstate import State
 
 REPLY_TIMEOUT_S = 10.0
 MEMORY_MAX = 400 << 20  # Of a recorder under attack.
+BOMBED_MEMORY_MAX = 220 << 20  # What events may cost a materializer, at most.
 IDLE_CPU_SHARE = 0.01
 WRITERS = 1000
 
@@ -407,6 +409,53 @@ def test_poison_becomes_dead_letters_and_its_neighbours_are_fine(home: Home) -> 
             assert len(database.dead_letters()) >= 30
         for number in range(len(poison)):
             assert read_rows(home, f"late-{number}")[0] == (0, 0)
+
+
+def bombs() -> Iterator[tuple[str, list[bytes]]]:
+    """Yield small events that would be large objects, each with a name."""
+    maps = b"\xdd" + (12 << 20).to_bytes(4) + b"\x80" * (12 << 20)
+    fewer = b"\xdd" + (9 << 17).to_bytes(4) + b"\x80" * (9 << 17)
+    config = msgpack.packb({"event": "ConfigUpdated", "time": 1.0})
+    yield "value", [b"\x83" + config[1:] + b"\xa7changes\x81\xa1k" + maps]
+    yield "row", [b"\x94\x00\x01\x01" + maps]
+    names = {f"{number:x}": 0 for number in range(1_500_000)}
+    yield "names", [b"\x94\x00\x01\x01" + msgpack.packb(names)]
+    yield "events", [b"\x80"] * 1_000_000
+    yield "just under", [b"\x94\x00\x01\x01" + fewer]
+    yield "rows", [b"\x93\x00\x01\x01", *[b"\x94\x00\x01\x01\x00"] * 1_300_000]
+
+
+def peak_of(pid: int) -> int:
+    """Return the most memory that a process has had so far."""
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(peak) << 10
+
+
+@pytest.mark.fault(30)
+def test_a_materializer_makes_no_large_objects_of_small_events(home: Home) -> None:
+    with daemon(home):
+        assert_works(home)
+        pid = wait_until(lambda: status(home)["materializer_pid"])
+        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        before = peak_of(pid)
+        for name, events in bombs():
+            with Client(home, name) as client:
+                client.hello()
+                client.start()
+                assert isinstance(client.send(*events), Ack)
+                assert isinstance(client.log(5), Ack)
+            wait_until(
+                lambda: folded_offset(home) == status(home)["end_offset"], timeout_s=300
+            )
+
+        assert status(home)["materializer_pid"] == pid, home.daemon_log.read_text()
+        assert peak_of(pid) - before < BOMBED_MEMORY_MAX
+        for name, events in bombs():
+            state = run_state(home, name)
+            assert (5, 5) in read_rows(home, name)
+            assert state is not None
+            assert (state.lost_count == 0) is (name == "just under")
+            assert state.lost_count <= len(events)
 
 
 # --- hostile clients ---

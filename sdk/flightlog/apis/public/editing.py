@@ -9,10 +9,10 @@ from flightlog.apis.public.reading import reading
 from flightlog.apis.public.waiting import watch_home
 from flightlog.errors import BadArgumentError, CommError
 from flightlog_storage.artifact_state import RunName
+from flightlog_storage.budget import refusal
 from flightlog_storage.codec import EDITOR_RANK, RunKey, encode_event
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import Event
-from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import Home
 from flightlog_storage.reader import HomeReader, is_recorded
 
@@ -52,11 +52,9 @@ def _is_recorded(reader: HomeReader, run: RunName) -> bool:
 
 def _check_sizes(events: Sequence[Event]) -> None:
     for event in events:
-        size = len(encode_event(event))
-        if size > EVENT_SIZE_MAX:
+        if why := refusal(encode_event(event)):
             raise BadArgumentError(
-                f"{type(event).__name__}: {size:,} bytes are too many; at most "
-                f"{EVENT_SIZE_MAX:,} can be stored at once: nothing was changed"
+                f"{type(event).__name__}: {why}: nothing was changed"
             )
 
 

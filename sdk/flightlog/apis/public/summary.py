@@ -39,7 +39,7 @@ class Pending:
             if value is _REMOVED:
                 remove_nested(values, path)
             else:
-                set_nested(values, path, unwrapped(value))
+                set_nested(values, path, copied(unwrapped(value)))
         return values
 
     def events(self, time: float) -> list[SummaryUpdated]:
