@@ -68,6 +68,7 @@ bench:
 	$(VENV)/bin/python benchmarks/log_image.py
 	$(VENV)/bin/python benchmarks/asset_calls.py $(PEERS)
 	$(VENV)/bin/python benchmarks/archive.py
+	$(VENV)/bin/python benchmarks/compression.py
 	$(VENV)/bin/python benchmarks/quiet_watch.py
 	$(VENV)/bin/python benchmarks/system_metrics.py
 	$(VENV)/bin/python benchmarks/memory.py

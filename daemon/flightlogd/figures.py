@@ -26,6 +26,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     folded_offset: int
     lag_events: int
+    log_size: int
     spools: int
     spool_size: int
     inbox_files: int
@@ -46,6 +47,7 @@ def read_figures(home: Home, status: Status) -> Figures:
     return Figures(
         folded_offset=folded,
         lag_events=max(0, status.end_offset - folded),
+        log_size=_size(home.log),
         spools=len(spools),
         spool_size=sum(spools),
         inbox_files=sum(1 for _ in os.scandir(home.inbox)),
@@ -105,6 +107,7 @@ def _of_home(figures: Figures) -> Iterator[str]:
     totals = figures.totals
     for name, help_, value in (
         ("lag_events", "Events that are not folded yet.", figures.lag_events),
+        ("log_bytes", "What the event log takes of the disk.", figures.log_size),
         ("spools", "Writers' own files there are.", figures.spools),
         ("spool_bytes", "What these take of the disk.", figures.spool_size),
         ("inbox_files", "Of which files are to be made.", figures.inbox_files),

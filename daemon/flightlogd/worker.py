@@ -1,7 +1,8 @@
 """The worker process: does what the log says is owed.
 
 It may be killed at any point. Files are made in one lane, assets archived in another;
-outputs are looked for in threads of their own, and one more deletes what nothing needs.
+outputs are looked for in threads of their own, one more deletes what nothing needs, and
+one compresses the log.
 A file that its process dies of, again and again, is given up.
 """
 
@@ -26,6 +27,7 @@ from flightlog_storage.inbox import inbox_path, orphans
 from flightlog_storage.runfiles import OwedFile
 from flightlogd.archiver import Archiver
 from flightlogd.collector import FIRST_AFTER_S, INTERVAL_S, Collector
+from flightlogd.compressor import Compressor
 from flightlogd.lane import Lane
 from flightlogd.wakes import read_wakes
 from flightlogd.watcher import Watcher
@@ -40,6 +42,8 @@ DEATHS_MAX = 5  # Of this process, over one job.
 LOOK_INTERVAL_S = 0.1  # At whether the materializer has come as far as the log.
 LOOK_INTERVAL_MAX_S = 1.0  # While what is logged all the time owes nothing.
 SWEEP_INTERVAL_S = 60.0
+COMPRESS_INTERVAL_S = 10.0  # Between two looks for sealed segments.
+COMPRESS_PAUSE_S = 1.0  # Between two of them.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)  # The recorder says when it is time.
 
 
@@ -56,9 +60,9 @@ def run(home: Home, wake_fd: int, low_water: int | None) -> None:
     room = DiskRoom(home, low_water)
     # Files of the inbox take no room: what they are made of is deleted then.
     worker, archiver, watcher = Worker(home), Archiver(home, room), Watcher(home, room)
-    collector = Collector(home)
+    keepers = (Collector(home), Compressor(home))
     try:
-        anyio.run(_serve, worker, archiver, watcher, collector, wake_fd)
+        anyio.run(_serve, worker, archiver, watcher, keepers, wake_fd)
     finally:
         worker.close()
         archiver.close()
@@ -69,9 +73,10 @@ async def _serve(
     worker: "Worker",
     archiver: Archiver,
     watcher: Watcher,
-    collector: Collector,
+    keepers: tuple[Collector, Compressor],
     wake_fd: int,
 ) -> None:
+    collector, compressor = keepers
     with anyio.open_signal_receiver(*_IGNORED):
         async with anyio.create_task_group() as services:
             services.start_soon(_work, worker)
@@ -79,6 +84,7 @@ async def _serve(
             services.start_soon(_work, watcher)
             services.start_soon(_sweep, worker)
             services.start_soon(_collect, collector)
+            services.start_soon(_compress, compressor)
             is_open = True
             while is_open:
                 await anyio.wait_readable(wake_fd)
@@ -86,11 +92,10 @@ async def _serve(
                 for lane in (worker, archiver, watcher):
                     lane.durable = told or lane.durable
                     lane.news.set()
-                collector.durable = told or collector.durable
-            worker.stop()
-            archiver.stop()
-            collector.stop()
-            watcher.stop()
+                for keeper in keepers:
+                    keeper.durable = told or keeper.durable
+            for each in (worker, archiver, watcher, *keepers):
+                each.stop()
             services.cancel_scope.cancel()
 
 
@@ -129,6 +134,13 @@ async def _collect(collector: Collector) -> None:
     while True:
         await to_thread.run_sync(collector.collect)
         await anyio.sleep(INTERVAL_S)
+
+
+async def _compress(compressor: Compressor) -> None:
+    """Compress what is sealed."""
+    while True:
+        is_more = await to_thread.run_sync(compressor.compress)
+        await anyio.sleep(COMPRESS_PAUSE_S if is_more else COMPRESS_INTERVAL_S)
 
 
 class Worker(Lane[OwedFile]):

@@ -26,15 +26,22 @@ from flightlog_storage.files import RealFiles, read_around
 from flightlog_storage.folder_copies import copy_folder
 from flightlog_storage.home import Home, HomeLock
 from flightlog_storage.inbox import copy_into_inbox, put_in_inbox
-from flightlog_storage.log_copies import damages_from, has_lost, segments
+from flightlog_storage.log_copies import (
+    damages_from,
+    has_lost,
+    is_sound,
+    segments,
+)
 from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
 from flightlog_storage.rows import decode
-from flightlog_storage.scan import Scan, Scope, SegmentFile
+from flightlog_storage.scan import Scan, Scope
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
-    first_offset_of,
+    compressed_name,
     parse_segment_header,
+    segment_name,
 )
+from flightlog_storage.segment_file import SegmentFile
 from flightlog_storage.spool_copies import place_spools, stage_spools
 from flightlog_storage.staging import staging_folder, sweep_staging
 
@@ -191,29 +198,72 @@ class _Backup:
     def _copy_log(self, end: LogPosition) -> None:
         """Copy the segments, in their order, up to a position."""
         known = segments(self.target.log)
-        copied: list[str] = []
-        for name in segments(self.home.log):
-            offset = first_offset_of(name) or 0
+        copied: list[int] = []
+        for offset in segments(self.home.log):
             if offset > end.segment_first_offset:
                 break
-            source, there = self.home.log / name, self.target.log / name
             is_last = offset == end.segment_first_offset
             # The last one copied may have been open then.
-            is_known = name in known[:-1] and not is_last
-            if not is_known or there.stat().st_size != source.stat().st_size:
-                self._copy(source, there, end.position if is_last else None)
-                copied.append(name)
+            is_known = offset in known[:-1] and not is_last
+            size = end.position if is_last else None
+            try:
+                is_copied = self._copy_segment(offset, size, is_known=is_known)
+            except FileNotFoundError:  # It was compressed just now.
+                is_copied = self._copy_segment(offset, size, is_known=is_known)
+            if is_copied:
+                copied.append(offset)
         self.done.segments = len(copied)
         if copied:
             self.done.damaged += damages_from(self.target.log, copied[0])
 
+    def _copy_segment(self, offset: int, size: int | None, *, is_known: bool) -> bool:
+        """Copy a segment, or its first bytes; return whether it was to be."""
+        plain = self.target.log / segment_name(offset)
+        source = self.home.log / compressed_name(offset)
+        if not source.exists():
+            source = self.home.log / plain.name
+        elif size is not None:
+            self._copy_begin(offset, size)
+            return True
+        there = self.target.log / source.name
+        is_there = is_known and _is_of_size(there, source.stat().st_size)
+        if not is_there:
+            is_whole = is_known and there != plain and plain.exists()
+            if is_whole and not is_sound(self.home.log, offset):
+                return False  # It was damaged since.
+            self._copy(source, there, size)
+        if there != plain:
+            plain.unlink(missing_ok=True)
+        return not is_there
+
+    def _copy_begin(self, offset: int, size: int) -> None:
+        """Copy what a segment held that was compressed since."""
+        there = self.target.log / segment_name(offset)
+        copy = self._new_copy()
+        with closing(SegmentFile(RealFiles(), self.home.log / there.name)) as file:
+            pieces = (
+                file.read(position, min(COPY_SIZE, size - position))
+                for position in range(0, size, COPY_SIZE)
+            )
+            put_in_inbox(copy, pieces)
+        self._place(copy, there, size)
+
     def _copy(self, source: Path, there: Path, size: int | None = None) -> None:
         """Copy a file, or the first bytes of it; it is whole when it has its name."""
+        copy = self._new_copy()
+        with source.open("rb") as file:
+            _copy_open(file.fileno(), copy)
+        self._place(copy, there, size)
+
+    def _new_copy(self) -> Path:
         copy = self.staging / "copy"
         copy.unlink(missing_ok=True)
-        with source.open("rb") as file:
-            copied = _copy_open(file.fileno(), copy)
+        return copy
+
+    def _place(self, copy: Path, there: Path, size: int | None) -> None:
+        """Give a copy its name; one of an open segment ends behind a whole frame."""
         with copy.open("r+b") as file:
+            copied = os.fstat(file.fileno()).st_size
             if size is not None:
                 file.truncate(_whole_end(copy, there.name, size))
             os.fsync(file.fileno())
@@ -221,6 +271,10 @@ class _Backup:
         RealFiles().fsync_dir(there.parent)
         self.tick(copied)
         self.done.size += copied
+
+
+def _is_of_size(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size == size
 
 
 def _made_between(

@@ -22,6 +22,7 @@ from flightlog_storage.segment import (
     FLAG_GAP,
     FLAG_SKIPPED,
     SEGMENT_HEADER_SIZE,
+    SEGMENT_SIZE_MAX,
     Damage,
     Footer,
     SegmentHeader,
@@ -39,7 +40,6 @@ __all__ = (
     "StoredFrame",
 )
 
-SEGMENT_SIZE_MAX = 64 << 20
 SALT_SIZE = 4
 LOG_ID_SIZE = 16
 _COPY_SIZE = 1 << 20
@@ -306,6 +306,10 @@ class EventLog:
         The new segment comes first: it says that offsets were given up, which the
         old one does not show any more once it is cut.
         """
+        if segment.is_compressed:
+            if last:
+                self._start_segment()
+            return
         name = segment.header.name
         fd = self._files.open(self._folder / name, write=True)
         try:

@@ -66,6 +66,9 @@ class FileOps(Protocol):
     def fsync_dir(self, folder: Path) -> None:
         """Return when the names in a folder are durable."""
 
+    def forget(self, fd: int) -> None:
+        """Have what is read next come from the disk, as far as it is synced."""
+
 
 class RealFiles:
     """The disk of this machine. Files are private and not inherited by children."""
@@ -122,6 +125,10 @@ class RealFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def forget(self, fd: int) -> None:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_around(files: FileOps, fd: int, size: int, position: int) -> bytes:

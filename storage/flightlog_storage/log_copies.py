@@ -11,14 +11,25 @@ from flightlog_storage.frame import Frame
 from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
 from flightlog_storage.segment import SEGMENT_HEADER_SIZE, Damage, first_offset_of
 
-__all__ = ("damages_from", "has_lost", "segments")
+__all__ = ("damages_from", "has_lost", "is_sound", "segments")
 
 
-def segments(folder: Path) -> list[str]:
-    """Return the names of the segments in a folder, in their order."""
+def segments(folder: Path) -> list[int]:
+    """Return the first offsets of the segments in a folder, in their order."""
     with suppress(FileNotFoundError):
-        return sorted(n for n in os.listdir(folder) if first_offset_of(n) is not None)
+        offsets = {first_offset_of(name) for name in os.listdir(folder)}
+        return sorted(offset for offset in offsets if offset is not None)
     return []
+
+
+def is_sound(log: Path, first_offset: int) -> bool:
+    """Whether a segment, which another one follows, has all that it should have."""
+    for item in LogReader(log).read(LogPosition(first_offset, SEGMENT_HEADER_SIZE)):
+        if _segment_of(item) != first_offset:
+            break
+        if _damage(item) is not None:
+            return False
+    return True
 
 
 def has_lost(log: Path, copy: Path) -> bool:
@@ -32,17 +43,17 @@ def has_lost(log: Path, copy: Path) -> bool:
         return True
     if not known:
         return False
-    start = LogPosition(first_offset_of(known[-1]) or 0, SEGMENT_HEADER_SIZE)
+    start = LogPosition(known[-1], SEGMENT_HEADER_SIZE)
     there = _sound_frames(log, start)
     return not all(frame in there for frame in _sound_frames(copy, start))
 
 
-def damages_from(log: Path, name: str) -> list[str]:
+def damages_from(log: Path, first_offset: int) -> list[str]:
     """Return what is damaged in a segment and those after it."""
     found: list[str] = []
-    start = LogPosition(first_offset_of(name) or 0, SEGMENT_HEADER_SIZE)
+    start = LogPosition(first_offset, SEGMENT_HEADER_SIZE)
     for item in LogReader(log).read(start):
-        damage = item if isinstance(item, Damage) else _damage(item)
+        damage = _damage(item)
         if damage is not None:
             found.append(f"log/{damage.segment}, byte {damage.position}: {damage.why}")
     return found
@@ -57,7 +68,15 @@ def _sound_frames(log: Path, start: LogPosition) -> Iterator[Frame]:
             yield item.frame
 
 
-def _damage(item: StoredFrame) -> Damage | None:
+def _segment_of(item: StoredFrame | Damage) -> int | None:
+    if isinstance(item, Damage):
+        return first_offset_of(item.segment)
+    return item.position.segment_first_offset
+
+
+def _damage(item: StoredFrame | Damage) -> Damage | None:
+    if isinstance(item, Damage):
+        return item
     try:
         item.payload()
     except CorruptData:

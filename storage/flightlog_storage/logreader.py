@@ -14,15 +14,17 @@ from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import WriterId
 from flightlog_storage.files import FileOps, RealFiles
 from flightlog_storage.frame import HEADER_SIZE, Frame
-from flightlog_storage.scan import Found, Scan, Scope, SegmentFile
+from flightlog_storage.scan import Found, Scan, Scope
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
     Damage,
     DamageKind,
     SegmentHeader,
+    first_offset_of,
     missing_offsets,
 )
-from flightlog_storage.survey import Survey, header_bytes, survey_folder
+from flightlog_storage.segment_file import SegmentFile, header_bytes
+from flightlog_storage.survey import Survey, survey_folder
 
 __all__ = (
     "AllBut",
@@ -96,7 +98,7 @@ class LogReader:
     def __init__(self, folder: Path, files: FileOps | None = None) -> None:
         self._folder = folder
         self._files = files or RealFiles()
-        self._names: list[str] = []
+        self._offsets: set[int | None] = set()  # Of the segments' files.
         self._survey = Survey()
 
     def read(
@@ -146,10 +148,10 @@ class LogReader:
         return LogPosition(max(held, default=0), SEGMENT_HEADER_SIZE)
 
     def _segments(self) -> Sequence[SegmentHeader]:
-        names = self._files.listdir(self._folder)
-        if names != self._names or self._is_last_replaced():
+        offsets = {first_offset_of(name) for name in self._files.listdir(self._folder)}
+        if offsets != self._offsets or self._is_last_replaced():
             self._survey = survey_folder(self._folder, self._files)
-            self._names = names
+            self._offsets = offsets
         return self._survey.segments
 
     def _is_last_replaced(self) -> bool:
@@ -197,7 +199,8 @@ def walk(
 ) -> Iterator[Found | Damage]:
     """Yield what a scan of a segment finds, and then what its tail is."""
     yield from scan
-    if scan.scope.end is not None:
+    is_followed = following is not None and not following.skipped
+    if scan.scope.end is not None or (scan.file.is_compressed and not is_followed):
         yield from (_rotten(item) for item in scan.tail)  # All to there was durable.
     elif following is None:
         yield from (_torn(item, header.name) for item in scan.tail)

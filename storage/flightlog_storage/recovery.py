@@ -8,15 +8,18 @@ from flightlog_storage.event import WriterId
 from flightlog_storage.files import FileOps
 from flightlog_storage.frame import Frame
 from flightlog_storage.logreader import walk, walk_segment
-from flightlog_storage.scan import Found, Scan, Scope, SegmentFile, find_footer
+from flightlog_storage.scan import Found, Scan, Scope, find_footer
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
+    SEGMENT_SIZE_MAX,
     Damage,
     DamageKind,
     Footer,
     SegmentHeader,
     first_offset_of,
+    leads_to,
 )
+from flightlog_storage.segment_file import SegmentFile
 from flightlog_storage.survey import Survey, survey_folder
 
 __all__ = ("OpenSegment", "Recovered", "recover")
@@ -26,7 +29,8 @@ __all__ = ("OpenSegment", "Recovered", "recover")
 class OpenSegment:
     """A segment as far as it is good: `position` is where it ends.
 
-    `torn_size` bytes after that are to be cut.
+    `torn_size` bytes after that are to be cut, unless it is compressed: such a file was
+    whole, and is never written to.
     """
 
     header: SegmentHeader
@@ -36,6 +40,7 @@ class OpenSegment:
     writers: dict[WriterId, int] = field(default_factory=dict)
     torn_size: int = 0
     sealed: bool = False
+    is_compressed: bool = False
 
     def add(self, frame: Frame, end: int) -> None:
         """Take one more frame into account, which ends at a position."""
@@ -125,9 +130,9 @@ def _read_before(
 ) -> None:
     """Read the footer of a segment that is not the last; without one, all of it."""
     footer = find_footer(file, header.salt)
-    if footer is not None and _leads_to(footer, following):
+    if footer is not None and leads_to(footer, following):
         _merge(found, footer)
-    elif following.skipped:
+    elif following.skipped and not file.is_compressed:
         segment, _ = _read_end(found, file, header)
         if segment.torn_size or not segment.sealed:
             found.unfinished.append(segment)
@@ -139,12 +144,6 @@ def _read_before(
             else:
                 frame = item.frame
                 found.last_sequence[frame.writer] = frame.sequence_end - 1
-
-
-def _leads_to(footer: Footer, following: SegmentHeader) -> bool:
-    return footer.end_offset == following.first_offset or (
-        following.skipped and footer.end_offset < following.first_offset
-    )
 
 
 def _merge(found: Recovered, footer: Footer) -> None:
@@ -166,14 +165,16 @@ def _read_last(found: Recovered, file: SegmentFile, header: SegmentHeader) -> No
         # An event takes a byte at least: so no offset that was given is used again.
         found.end_offset += found.last.torn_size
         found.skipped = True
-    found.last_damaged = any(damage.segment == header.name for damage in found.damages)
+    found.last_damaged = any(damage.segment == file.name for damage in found.damages)
 
 
 def _read_end(
     found: Recovered, file: SegmentFile, header: SegmentHeader
 ) -> tuple[OpenSegment, int]:
     """Scan a segment whose end may be torn; return it, and the offset that follows."""
-    segment = OpenSegment(header, end_offset=header.first_offset)
+    segment = OpenSegment(
+        header, end_offset=header.first_offset, is_compressed=file.is_compressed
+    )
     scan = Scan(file, header.salt, Scope(expected=header.first_offset))
     for item in walk(scan, header, None):
         if isinstance(item, Found):
@@ -181,7 +182,7 @@ def _read_end(
         else:
             found.damages.append(item)
     found.last_sequence.update(segment.writers)
-    segment.sealed = scan.footer is not None
+    segment.sealed = scan.footer is not None or file.is_compressed
     segment.position = scan.end
     segment.torn_size = file.size - scan.end
     return segment, scan.expected or 0
@@ -197,5 +198,7 @@ def _give_up_offsets(folder: Path, files: FileOps, found: Recovered, name: str) 
         return
     file = SegmentFile(files, folder / name)
     file.close()
-    found.end_offset = first_offset + max(0, file.size - SEGMENT_HEADER_SIZE)
+    # A compressed one may not say any more how large it was.
+    size = max(file.size, SEGMENT_SIZE_MAX) if file.is_compressed else file.size
+    found.end_offset = first_offset + max(0, size - SEGMENT_HEADER_SIZE)
     found.skipped = True

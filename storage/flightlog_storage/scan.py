@@ -8,13 +8,11 @@ is whole.
 import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import WriterId
-from flightlog_storage.files import FileOps, read_around
 from flightlog_storage.frame import (
     ALIGNMENT,
     FRAME_MAGIC,
@@ -33,10 +31,10 @@ from flightlog_storage.segment import (
     Footer,
     parse_footer,
 )
+from flightlog_storage.segment_file import BLOCK_SIZE, SegmentFile
 
-__all__ = ("Found", "Scan", "Scope", "SegmentFile", "find_footer", "find_salt")
+__all__ = ("Found", "Scan", "Scope", "find_footer", "find_salt")
 
-BLOCK_SIZE = 1 << 20
 FOOTER_SEARCH_SIZE = 64 << 10
 
 _EVENTS = int(FrameType.EVENTS)
@@ -47,46 +45,6 @@ _MAGIC = FRAME_MAGIC.to_bytes(4, "little")
 # Enough of a frame's header to step over it: crc, payload size, offset, count, type,
 # writer. Making a Frame of each would take most of the time of such a walk.
 _STEP = Struct("<4xII4xQIB3x16s")
-
-
-class SegmentFile:
-    """A segment's bytes, read in large blocks.
-
-    After `close` it can still be read: it is then opened for each read.
-    """
-
-    def __init__(self, files: FileOps, path: Path) -> None:
-        self.name = path.name
-        self._files = files
-        self._path = path
-        self._fd: int | None = files.open(path)
-        self.size = files.size(self._fd)
-        self._block = b""
-        self._block_position = 0
-
-    def read(self, position: int, size: int) -> bytes:
-        """Return up to `size` bytes; fewer only at the end of the segment."""
-        start = position - self._block_position
-        if start < 0 or start + size > len(self._block):
-            self._load(position, max(size, BLOCK_SIZE))
-            start = 0
-        return self._block[start : start + size]
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd is not None:
-            self._files.close(self._fd)
-            self._fd = None
-
-    def _load(self, position: int, size: int) -> None:
-        size = max(0, min(size, self.size - position))
-        fd = self._files.open(self._path) if self._fd is None else self._fd
-        try:
-            self._block = read_around(self._files, fd, size, position)
-        finally:
-            if fd != self._fd:
-                self._files.close(fd)
-        self._block_position = position
 
 
 class Found(NamedTuple):
@@ -311,6 +269,8 @@ class Scan:
 
 def find_footer(file: SegmentFile, salt: int) -> Footer | None:
     """Return the footer that ends a segment, found from its end, if it is whole."""
+    if file.footer_position is not None:
+        return _footer_at(file, file.footer_position, salt)
     size = FOOTER_SEARCH_SIZE
     while True:
         start = max(SEGMENT_HEADER_SIZE, file.size - size)

@@ -5,7 +5,6 @@ names; it may stop behind any of them and go on later.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from flightlog_storage.files import RealFiles
 from flightlog_storage.home import Home
 from flightlog_storage.logreader import walk_segment
 from flightlog_storage.projector import part_folder
-from flightlog_storage.scan import Found, Scope, SegmentFile
+from flightlog_storage.scan import Found, Scope
+from flightlog_storage.segment_file import SegmentFile
 from flightlog_storage.survey import survey_folder
 
 __all__ = ("Scrubbed", "fault_of", "scrub")
@@ -98,6 +98,8 @@ def _scrub_segments(home: Home, after: str, pace: Pace) -> Iterator[Scrubbed]:
         scope = Scope(expected=header.first_offset)
         try:
             with closing(SegmentFile(RealFiles(), home.log / header.name)) as file:
+                name = f"log/{file.name}"
+                what = next((fault.why for fault in file.faults()), None)
                 for item in walk_segment(file, header, following, scope):
                     if isinstance(item, Found):
                         pace(item.end - position)
@@ -114,18 +116,14 @@ def _fault(path: Path, sha256: str, pace: Pace) -> str | None:
     digest = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:
-            _forget(file.fileno())  # The disk is to be read, not what memory has of it.
+            # The disk is to be read, not what memory has of it.
+            RealFiles().forget(file.fileno())
             while data := file.read(READ_SIZE):
                 digest.update(data)
                 pace(len(data))
-            _forget(file.fileno())
+            RealFiles().forget(file.fileno())
     except FileNotFoundError:
         return "the file is missing"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return None if digest.hexdigest() == sha256 else "its bytes are not what they were"
-
-
-def _forget(fd: int) -> None:
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

@@ -27,12 +27,15 @@ __all__ = (
     "FLAG_SKIPPED",
     "SEGMENT_HEADER_SIZE",
     "SEGMENT_MAGIC",
+    "SEGMENT_SIZE_MAX",
     "SEGMENT_VERSION",
     "Damage",
     "DamageKind",
     "Footer",
     "SegmentHeader",
+    "compressed_name",
     "first_offset_of",
+    "leads_to",
     "mend_segment_header",
     "missing_offsets",
     "pack_footer",
@@ -45,6 +48,7 @@ __all__ = (
 SEGMENT_MAGIC = b"EVLG"
 SEGMENT_VERSION = 1
 SEGMENT_HEADER_SIZE = 64
+SEGMENT_SIZE_MAX = 64 << 20  # But for a batch that is larger.
 
 FLAG_GAP = 1  # In a frame: the writer says that the events before this are gone.
 FLAG_BATCH = 2  # In a frame: the log made it the first of a batch.
@@ -55,7 +59,7 @@ _FIELDS = struct.Struct("<4sHH16sQQIIQ4x")
 _CRC = struct.Struct("<I")
 assert _FIELDS.size + _CRC.size == SEGMENT_HEADER_SIZE
 
-_NAME = re.compile(r"(\d{20})\.log", re.ASCII)
+_NAME = re.compile(r"(\d{20})\.logz?", re.ASCII)
 _NO_WRITER = WriterId(bytes(16))
 
 
@@ -151,10 +155,22 @@ def segment_name(first_offset: int) -> str:
     return f"{first_offset:020d}.log"
 
 
+def compressed_name(first_offset: int) -> str:
+    """Return its name once it is compressed."""
+    return f"{first_offset:020d}.logz"
+
+
 def first_offset_of(name: str) -> int | None:
     """Return the offset in a segment's name, or None if it is no such name."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def leads_to(footer: Footer, following: SegmentHeader) -> bool:
+    """Whether a segment with this footer can be the one before another."""
+    return footer.end_offset == following.first_offset or (
+        following.skipped and footer.end_offset < following.first_offset
+    )
 
 
 def missing_offsets(segment: str, position: int, first_offset: int, end: int) -> Damage:

@@ -5,14 +5,14 @@ is left out and named.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from flightlog_storage.errors import CorruptData, HomeUnusable
-from flightlog_storage.files import FileOps, read_around
-from flightlog_storage.scan import SegmentFile, find_salt
+from flightlog_storage.files import FileOps
+from flightlog_storage.scan import find_salt
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
     SEGMENT_VERSION,
@@ -24,8 +24,9 @@ from flightlog_storage.segment import (
     missing_offsets,
     parse_segment_header,
 )
+from flightlog_storage.segment_file import SegmentFile, header_bytes
 
-__all__ = ("Survey", "header_bytes", "survey_folder")
+__all__ = ("Survey", "survey_folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,8 @@ def survey_folder(folder: Path, files: FileOps) -> Survey:
     damages: list[Damage] = []
     rejected: list[str] = []
     unreadable: list[str] = []
-    for name in files.listdir(folder):
-        if first_offset_of(name) is None:
-            continue
+    names = _segment_names(files.listdir(folder))
+    for name in names.values():
         try:
             header, why = _read_header(folder / name, files)
         except OSError as error:
@@ -69,11 +69,21 @@ def survey_folder(folder: Path, files: FileOps) -> Survey:
         else:
             headers.append(header)
     ours = tuple(_known(headers))
-    for name in {header.name for header in headers} - {h.name for h in ours}:
+    known = {header.first_offset for header in ours}
+    for header in headers:
+        if header.first_offset in known:
+            continue
+        name = names[header.first_offset]
         rejected.append(name)
         damages.append(_header_damage(name, "of another log", lost=False))
     damages.extend(_chain_damages(ours))
     return Survey(ours, tuple(damages), tuple(rejected), tuple(unreadable))
+
+
+def _segment_names(names: Iterable[str]) -> dict[int, str]:
+    """Return the segments' files, in order; of two forms of one the compressed."""
+    offsets = ((first_offset_of(name), name) for name in sorted(names))
+    return {offset: name for offset, name in offsets if offset is not None}
 
 
 def _known(headers: Sequence[SegmentHeader]) -> Iterator[SegmentHeader]:
@@ -87,15 +97,6 @@ def _known(headers: Sequence[SegmentHeader]) -> Iterator[SegmentHeader]:
         elif header.log_id == log_id:
             yield header
             number = header.number + 1
-
-
-def header_bytes(path: Path, files: FileOps) -> bytes:
-    """Return the bytes of a segment's header, whatever they are."""
-    fd = files.open(path)
-    try:
-        return read_around(files, fd, SEGMENT_HEADER_SIZE, 0)
-    finally:
-        files.close(fd)
 
 
 def _read_header(path: Path, files: FileOps) -> tuple[SegmentHeader | None, str | None]:

@@ -8,8 +8,9 @@ from flightlog_storage.event import WriterId
 from flightlog_storage.files import FileOps, RealFiles
 from flightlog_storage.frame import Frame
 from flightlog_storage.logreader import walk_segment
-from flightlog_storage.scan import Found, Scope, SegmentFile
+from flightlog_storage.scan import Found, Scope
 from flightlog_storage.segment import FLAG_GAP, Damage
+from flightlog_storage.segment_file import SegmentFile
 from flightlog_storage.survey import Survey, survey_folder
 
 __all__ = ("SequenceHole", "VerifyReport", "verify")
@@ -79,6 +80,7 @@ def _walk(
         file = SegmentFile(files, folder / header.name)
         tally.size += file.size
         try:
+            yield from file.faults()
             yield from walk_segment(
                 file, header, after, Scope(expected=header.first_offset)
             )

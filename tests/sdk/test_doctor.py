@@ -35,9 +35,12 @@ from tests.system.harness import (
 )
 
 from flightlog.cli import main
+from flightlog_storage import compression
 from flightlog_storage.backup import back_up
+from flightlog_storage.compression import compress, compressible
 from flightlog_storage.event import AssetFailed, AssetLogged, FileRequested, Gap
 from flightlog_storage.eventlog import EventLog
+from flightlog_storage.files import RealFiles
 from flightlog_storage.home import Home, HomeLock
 from flightlog_storage.inbox import inbox_path, make_token, put_in_inbox
 from flightlog_storage.projector import Projector
@@ -236,22 +239,36 @@ def test_damage_is_told_as_verify_tells_it(recorded: Recorded) -> None:
     assert "backup" in found["cure"]
 
 
-def test_a_segment_of_a_backup_is_a_cure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_a_segment_of_a_backup_is_a_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_compressed: bool
+) -> None:
+    monkeypatch.setattr(compression, "SIZE_MIN", 0)
+    monkeypatch.setattr(compression, "SHARE_MAX", 9)
     recorded = Recorded(tmp_path, segment_size_max=300)
     writer = recorded.start("r")
     for n in range(5):
         recorded.rows(writer, (n, n / 2))
     recorded.log.close()
     back_up(recorded.home, copy := Home(tmp_path / "copy"))
+    name = min(recorded.home.log.iterdir()).name
+    if is_compressed:
+        for sealed in compressible(recorded.home.log, RealFiles(), 1 << 62):
+            compress(recorded.home.log, RealFiles(), sealed)
     segment = min(recorded.home.log.iterdir())
+    assert segment.name == (f"{name}z" if is_compressed else name)
     data = bytearray(segment.read_bytes())
     data[200] ^= 1
     segment.write_bytes(data)
     fold(recorded)  # Without what is damaged.
 
-    found = advice(recorded.home)
-    assert found["cure"].endswith("whose copy is no shorter; then flightlog replay")
-    shutil.copy(copy.log / segment.name, segment)
+    findings = examine(recorded.home)["findings"]
+    found = next(each for each in findings if each["where"].startswith("log/"))
+    assert f"log/{segment.name}, byte" in found["where"]
+    assert "delete it and copy it from" in found["cure"]
+    assert found["cure"].endswith("is no shorter; then flightlog replay")
+    segment.unlink()
+    shutil.copy(copy.log / name, recorded.home.log / name)
     with redirect_stdout(StringIO()), pytest.raises(SystemExit):
         main(["replay", "--home", str(recorded.home.root)])
 

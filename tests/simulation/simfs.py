@@ -168,6 +168,9 @@ class SimFS:
                 rest.append(change)
         self._unsynced = rest
 
+    def forget(self, fd: int) -> None:
+        pass
+
     def put(self, path: Path, data: bytes) -> None:
         """Place a durable file, as a test's beginning."""
         self._names[path] = self._durable_names[path] = _File(data)

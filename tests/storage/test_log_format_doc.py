@@ -17,6 +17,8 @@ from flightlog_storage.codec import (
 from flightlog_storage.event import RunFinished, WriterId
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.frame import pack_frame, parse_header
+from flightlog_storage.segment import compressed_name
+from flightlog_storage.segment_file import SegmentFile
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "log_format.md"
 LINE = re.compile(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} ){0,15}[0-9a-f]{2})(?:  |$)", re.M)
@@ -55,8 +57,28 @@ def dump(data: bytes) -> Iterator[str]:
         yield f"{position:04x}  {data[position : position + 16].hex(' ')}"
 
 
+def documented(section: str) -> list[str]:
+    """Return the lines of a section's dump, without what is said of them."""
+    text = DOCUMENT.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [f"{at}  {data}" for at, data in LINE.findall(text)]
+
+
 @pytest.mark.fault(61)
 def test_hex_in_the_document_is_what_the_code_writes() -> None:
-    lines = [f"{at}  {data}" for at, data in LINE.findall(DOCUMENT.read_text())]
+    assert documented("Example") == list(dump(example()))
 
-    assert lines == list(dump(example()))
+
+@pytest.mark.fault(61)
+def test_compressed_hex_in_the_document_is_the_same_segment() -> None:
+    lines = documented("Compressed")
+    data = bytes.fromhex("".join(line[6:] for line in lines))
+    path = Path("/log") / compressed_name(0)
+    disk = SimFS()
+    disk.put(path, data)
+
+    file = SegmentFile(disk, path)
+
+    assert lines == list(dump(data))
+    assert file.is_compressed
+    assert file.faults() == []
+    assert file.read(0, 1 << 20) == example()

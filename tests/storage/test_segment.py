@@ -14,7 +14,6 @@ from flightlog_storage.scan import (
     Found,
     Scan,
     Scope,
-    SegmentFile,
     find_footer,
     find_salt,
 )
@@ -32,6 +31,7 @@ from flightlog_storage.segment import (
     parse_segment_header,
     segment_name,
 )
+from flightlog_storage.segment_file import SegmentFile
 
 PATH = Path("/log") / segment_name(10)
 SALT = 0xDEADBEEF

@@ -20,9 +20,11 @@ from flightlog_storage.terminal import plain
 
 __all__ = ("examine_home",)
 
+RESTORE = "while no daemon runs, copy it from a flightlog backup"
 # A copy that is shorter lacks what came since: it would cost more than it mends.
-RESTORE = (
-    "while no daemon runs, copy it from a flightlog backup whose copy is no shorter"
+RESTORE_SEGMENT = (
+    "while no daemon runs, delete it and copy it from a flightlog backup whose copy "
+    "ends in .logz or is no shorter; then flightlog replay"
 )
 
 
@@ -88,7 +90,7 @@ def _of_problem(problem: Problem) -> Advice:
 
 
 def _restored(where: str) -> str:
-    return f"{RESTORE}; then flightlog replay" if where.startswith("log/") else RESTORE
+    return RESTORE_SEGMENT if where.startswith("log/") else RESTORE
 
 
 def _data(advice: Advice) -> dict[str, Any]:

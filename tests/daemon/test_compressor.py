@@ -1,0 +1,180 @@
+"""The compressor: which segments the worker compresses by itself, and when."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.daemon.test_collector import durable, fold
+from tests.storage.recording import Recorded, rows_of
+from tests.system.harness import wait_until
+
+from flightlog_storage import compression
+from flightlog_storage.home import Home
+from flightlog_storage.verification import verify
+from flightlogd import compressor as module
+from flightlogd.compressor import Compressor
+
+# The worker's process, which does not wait, and takes small segments too.
+WORKER = """
+import sys
+from pathlib import Path
+from flightlog_storage import compression
+from flightlog_storage.home import Home
+from flightlogd import worker
+worker.COMPRESS_INTERVAL_S = worker.COMPRESS_PAUSE_S = 0.01
+compression.SIZE_MIN = 0
+worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]), low_water=None)
+"""
+ROWS = [(n, n / 2) for n in range(400)]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """A home with some segments, and nothing folded."""
+    monkeypatch.setattr(compression, "SIZE_MIN", 0)
+    recorded = Recorded(tmp_path, segment_size_max=2_000)
+    write(recorded)
+    return recorded
+
+
+@pytest.fixture
+def compressor(recorded: Recorded) -> Compressor:
+    compressor = Compressor(recorded.home)
+    compressor.durable = durable(recorded)
+    return compressor
+
+
+def write(recorded: Recorded) -> None:
+    writer = recorded.start("run")
+    for n in range(0, len(ROWS), 20):
+        recorded.rows(writer, *ROWS[n : n + 20])
+
+
+def plain(home: Home) -> list[str]:
+    return sorted(path.name for path in home.log.glob("*.log"))
+
+
+def compressed(home: Home) -> int:
+    return len([*home.log.glob("*.logz")])
+
+
+def compress_all(compressor: Compressor) -> int:
+    count = 0
+    while compressor.compress():
+        count += 1
+    return count
+
+
+def test_folded_segments_are_compressed_one_after_the_other(
+    recorded: Recorded, compressor: Compressor
+) -> None:
+    fold(recorded)
+    names = plain(recorded.home)
+    for count in range(1, len(names)):
+        assert compressor.compress()
+        assert compressed(recorded.home) == count
+
+    assert not compressor.compress()
+    assert plain(recorded.home) == names[-1:]
+    assert rows_of(recorded.home, "run") == ROWS
+    assert verify(recorded.home.log).sound
+
+
+def test_what_is_not_folded_is_left(recorded: Recorded, compressor: Compressor) -> None:
+    assert compress_all(compressor) == 0
+
+    fold(recorded)
+    assert compress_all(compressor) > 2
+
+
+def test_it_looks_again_when_there_is_a_new_segment(
+    recorded: Recorded, compressor: Compressor
+) -> None:
+    fold(recorded)
+    first = compress_all(compressor)
+    write(recorded)
+    fold(recorded)
+    assert compress_all(compressor) == 0
+
+    compressor.durable = durable(recorded)
+
+    assert compress_all(compressor) >= first
+
+
+def test_without_room_for_a_second_file_it_waits(
+    recorded: Recorded, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold(recorded)
+    monkeypatch.setattr(module, "FREE_MIN", 1 << 62)
+    assert compress_all(compressor) == 0
+
+    monkeypatch.setattr(module, "FREE_MIN", 0)
+    assert compress_all(compressor) > 2
+
+
+def test_a_disk_that_refuses_is_told_and_tried_again(
+    recorded: Recorded, compressor: Compressor, caplog: pytest.LogCaptureFixture
+) -> None:
+    fold(recorded)
+    name = plain(recorded.home)[0]
+    in_the_way = recorded.home.log / f"{name}z.tmp"
+    in_the_way.mkdir()
+
+    assert compress_all(compressor) == 0
+    assert compress_all(compressor) == 0
+    (record,) = caplog.records
+    assert in_the_way.name in record.getMessage()
+    assert record.levelno == logging.WARNING
+
+    in_the_way.rmdir()
+    assert compress_all(compressor) > 2
+
+
+def test_a_damaged_segment_is_left_and_the_next_are_done(
+    recorded: Recorded, compressor: Compressor
+) -> None:
+    fold(recorded)
+    names = plain(recorded.home)
+    path = recorded.home.log / names[1]
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+
+    assert compress_all(compressor) == len(names) - 1
+
+    assert plain(recorded.home) == [names[1], names[-1]]
+    assert path.read_bytes() == data
+
+
+def test_it_ends_when_its_process_is_to_end(
+    recorded: Recorded, compressor: Compressor
+) -> None:
+    fold(recorded)
+    before = sorted(recorded.home.log.iterdir())
+    compressor.stop()
+
+    assert compress_all(compressor) == 0
+
+    assert sorted(recorded.home.log.iterdir()) == before
+
+
+def test_the_worker_compresses_by_itself(recorded: Recorded) -> None:
+    fold(recorded)
+    names = plain(recorded.home)
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(recorded.home.root), str(reading)],
+        pass_fds=(reading,),
+    )
+    os.close(reading)
+    try:
+        os.write(writing, durable(recorded).pack())
+        wait_until(lambda: plain(recorded.home) == names[-1:])
+    finally:
+        os.close(writing)
+        assert process.wait(60) == 0
+    assert compressed(recorded.home) == len(names) - 1
+    assert rows_of(recorded.home, "run") == ROWS
