@@ -162,11 +162,11 @@ class SimFS:
         self._may_fail("fsync_dir")
         rest = []
         for change in self._unsynced:
-            if any(path.parent == folder for path, _ in change):
-                _apply(self._durable_names, change)
-            else:
-                rest.append(change)
-        self._unsynced = rest
+            # Of a rename into another folder this is one half only.
+            here = [named for named in change if named[0].parent == folder]
+            _apply(self._durable_names, here)
+            rest.append([named for named in change if named not in here])
+        self._unsynced = [change for change in rest if change]
 
     def forget(self, fd: int) -> None:
         pass

@@ -7,10 +7,12 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from flightlog_storage.blob_lock import alone
 from flightlog_storage.blobs import (
     CHUNK_SIZE,
     BlobStore,
@@ -150,6 +152,50 @@ def test_a_blob_is_durable_before_it_has_its_name_and_the_name_before_it_is_told
         str(path.parent),
         str(root / "blobs"),
     ]
+
+
+def test_nobody_waits_for_the_sync_of_a_blob_that_is_new(
+    root: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who deletes does not: while the bytes are synced the blobs are not held."""
+    fsync = os.fsync
+
+    def synced_alone(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith(str(root / "staging")):
+            with alone(store.lock, timeout_s=0):
+                synced.append(fd)
+        fsync(fd)
+
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced_alone)
+
+    kept(root, store)
+
+    assert len(synced) == 1
+
+
+def test_a_blob_that_is_deleted_while_it_is_stored_again_is_durable_too(
+    root: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.path(kept(root, store))
+    staged = stage_bytes(DATA, root / "staging")
+    synced: list[str] = []
+    fsync, holding = os.fsync, store.holding
+
+    def hold() -> AbstractContextManager[None]:
+        path.unlink()  # Just before.
+        return holding()
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(store, "holding", hold)
+    monkeypatch.setattr(os, "fsync", sync)
+    store.keep(staged)
+
+    assert synced == [str(staged.path), str(path.parent)]
+    assert path.read_bytes() == DATA
 
 
 def test_a_folder_that_another_process_has_made_is_durable_too(
@@ -333,6 +379,8 @@ def test_damage_is_found_when_it_is_read(
         pytest.raises(CorruptData, match=sha256),
     ):
         store.copy_verified(sha256, copy.fileno())
+    with pytest.raises(CorruptData, match=sha256):
+        [*store.read_verified(sha256)]
     assert check_blob(store, sha256, len(DATA), full=False) is None
     assert check_blob(store, sha256, len(DATA), full=True) is not None
 

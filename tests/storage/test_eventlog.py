@@ -538,6 +538,30 @@ def test_foreign_segment_is_set_aside() -> None:
     assert read(disk) == stored
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_segment_that_is_set_aside_outlives_a_loss_of_power(seed: int) -> None:
+    disk = SimFS()
+    rolled(disk)
+    disk.put(FOLDER / segment_name(99_999), disk.get(SEGMENT))
+
+    start(disk)
+    disk.crash(seed)
+
+    assert disk.get(QUARANTINE / segment_name(99_999)) == disk.get(SEGMENT)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_torn_end_that_was_cut_outlives_a_loss_of_power(seed: int) -> None:
+    disk = SimFS()
+    disk.put(SEGMENT, DATA + b"torn" * 400)
+
+    start(disk)
+    disk.crash(seed)
+
+    (name,) = disk.listdir(QUARANTINE)
+    assert disk.get(QUARANTINE / name) == b"torn" * 400
+
+
 def test_segment_that_did_not_follow_is_told() -> None:
     disk = SimFS()
     rolled(disk)

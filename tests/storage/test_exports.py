@@ -183,6 +183,19 @@ def test_a_member_with_other_bytes_is_refused(export: Path, name: str) -> None:
             read(export)
 
 
+def test_a_frame_that_was_wrong_before_it_was_exported_is_refused(export: Path) -> None:
+    found = members(export)
+    frames = bytearray(found[FRAMES])
+    frames[-1] ^= 1
+    member = Member(len(frames), digests_of(bytes(frames)).sha256)
+    found[FRAMES] = bytes(frames)
+    found[MANIFEST] = changed_manifest(found[MANIFEST], frames=member)
+    write(export, *found.items())
+
+    with pytest.raises(ExportUnusable, match="checksum"):
+        read(export)
+
+
 @pytest.mark.parametrize("cut", [1, 64, 70])
 def test_a_member_that_is_cut_is_refused(export: Path, cut: int) -> None:
     found = members(export)
