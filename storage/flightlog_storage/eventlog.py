@@ -296,9 +296,19 @@ class EventLog:
             # changes nothing that a reader sees, and is done at the next start.
             with suppress(OSError):
                 self._retire(last, quarantine, last=True)
-        elif found.lost:
-            with suppress(OSError):
-                self._start_segment()
+        else:
+            with suppress(OSError):  # As above: a killed process wrote its footer.
+                self._sync(self._folder / last.header.name)
+            if found.lost:
+                with suppress(OSError):
+                    self._start_segment()
+
+    def _sync(self, path: Path) -> None:
+        fd = self._files.open(path, write=True)
+        try:
+            self._files.fdatasync(fd)
+        finally:
+            self._files.close(fd)
 
     def _retire(self, segment: OpenSegment, quarantine: Path, *, last: bool) -> None:
         """Keep a damaged segment as it is, but for a torn end; go on in a new one.

@@ -198,6 +198,25 @@ def test_killed_process_may_have_left_what_is_not_durable() -> None:
     assert len(read(disk)) == 1
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_the_footer_of_a_killed_process_is_made_durable(seed: int) -> None:
+    disk = SimFS()
+    log = start(disk, segment_size_max=2000)
+    log.append([next_frame(log, WRITERS[0], bytes(1600))])
+    lose_power_at(disk, disk.calls + 2)  # At the sync of the footer.
+    with pytest.raises(PowerLost):
+        log.append([next_frame(log, WRITERS[0], bytes(1600))])
+    disk.fail = lambda name, call: 0
+    disk.kill()
+
+    again = start(disk, segment_size_max=2000, seed=1)
+    again.append([next_frame(again, WRITERS[0], bytes(1600))])
+    disk.crash(seed)
+
+    assert len(read(disk)) == 2
+    assert verify(FOLDER, disk).damages == ()
+
+
 def test_torn_is_never_said_of_what_was_acked() -> None:
     disk = SimFS()
     log = start(disk)
