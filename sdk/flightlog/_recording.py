@@ -37,6 +37,7 @@ class Recording:
         self.dropped_count = 0
         self._reported_count = 0
         self._refusal = ""
+        self._dropped_at = 0.0  # The first that is not reported.
         self._sender = Sender(home, self.spool, token)
         self._sender.on_round = self._report_drops
         self.spool.wake = self._sender.wake
@@ -69,6 +70,8 @@ class Recording:
         The count is noted where it survives this process, also a kill of it.
         """
         with self.spool.lock:
+            if self.dropped_count == self._reported_count:
+                self._dropped_at = time.time()
             self.dropped_count += 1
             self._refusal = error.strerror or str(error)
             self.spool.note(self._gap())
@@ -80,6 +83,7 @@ class Recording:
             )
 
     def flush(self, timeout_s: float | None) -> bool:
+        self.spool.ask_again()
         self._report_drops()
         return self._sender.flush(timeout_s)
 
@@ -119,4 +123,4 @@ class Recording:
         """Return the event that counts what was dropped and not yet reported."""
         count = self.dropped_count - self._reported_count
         reason = f"the spool was refused: {self._refusal}"
-        return encode_event(Gap(time=time.time(), count=count, reason=reason))
+        return encode_event(Gap(time=self._dropped_at, count=count, reason=reason))

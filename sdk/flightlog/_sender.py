@@ -113,6 +113,7 @@ class Sender:
         idle_rounds = 0
         while not self._is_done() and not self._refused:
             self._spool.room.look()
+            is_refused = self._spool.make_room()
             if self._socket is None and not self._connect():
                 self._news.wait(RECONNECT_S)
                 continue
@@ -124,7 +125,7 @@ class Sender:
                 self._wait_for_reply()
                 idle_rounds = 0 if moved else idle_rounds
             else:
-                idle_rounds = self._wait_for_rows(idle_rounds)
+                idle_rounds = self._wait_for_rows(0 if is_refused else idle_rounds)
         if self._refused:
             say(f"the daemon refused this writer: {self._delivery.refused}")
 

@@ -31,6 +31,10 @@ class PlainBuffer:
             data = data[written:]
         self._commit(where.start, where.stop)
 
+    def end(self) -> None:
+        """Take no more: the disk has refused."""
+        self._size = self._committed
+
     def _commit(self, start: int, end: int) -> None:
         if end > self._committed:  # From here to the next line no handler can run.
             self._committed = end

@@ -5,6 +5,7 @@ a new block. It becomes the spool's last chunk when it is needed, by a rename.
 """
 
 import errno
+import mmap
 import os
 from pathlib import Path
 
@@ -21,32 +22,65 @@ from flightlog_storage.spool import (
 
 __all__ = (
     "RESERVE_SIZE",
+    "Reserve",
     "adopt_reserve",
-    "make_reserve",
-    "note_in_reserve",
 )
 
 RESERVE_SIZE = 4096
 
 
-def make_reserve(folder: Path, writer: WriterId) -> None:
-    """Set the room aside.
+class Reserve:
+    """The room of a writer that is at work."""
 
-    Raises:
-        OSError: The disk has none.
-    """
-    _write(
-        folder, os.O_CREAT | os.O_EXCL, _content(writer, b"").ljust(RESERVE_SIZE, b"\0")
-    )
+    def __init__(self, folder: Path, writer: WriterId, *, is_mappable: bool) -> None:
+        """Set the room aside.
 
+        Raises:
+            OSError: The disk has none.
+        """
+        self._path = reserve_path(folder)
+        self._writer = writer
+        self._noted = b""
+        self._mapping: mmap.mmap | None = None
+        content = _content(writer, b"").ljust(RESERVE_SIZE, b"\0")
+        self._write(os.O_CREAT | os.O_EXCL | os.O_RDWR, content, is_mappable)
 
-def note_in_reserve(folder: Path, writer: WriterId, event: bytes) -> None:
-    """Put an event there, in place of the last; with one write, which no kill halves.
+    def move(self, folder: Path) -> None:
+        """Be told that the spool's folder has another name."""
+        self._path = reserve_path(folder)
 
-    Raises:
-        OSError: There is no reserve any more, or it cannot be written.
-    """
-    _write(folder, 0, _content(writer, event))
+    def note(self, event: bytes) -> None:
+        """Put an event there, in place of the last; no kill halves it.
+
+        One that differs in a few bytes, as a count that has grown, is a store into
+        memory: on a full disk any write may take longer than a loop may wait.
+
+        Raises:
+            OSError: There is no reserve any more, or it cannot be written.
+        """
+        if self._mapping is not None and 8 <= len(event) == len(self._noted):
+            old, new = (int.from_bytes(each, "little") for each in (self._noted, event))
+            changed = old ^ new
+            first = ((changed & -changed).bit_length() - 1) // 8
+            last = (changed.bit_length() - 1) // 8
+            if last - first < 8:
+                start = max(0, min(first, len(event) - 8))
+                at = CHUNK_HEADER_SIZE + start
+                self._mapping[at : at + 8] = event[start : start + 8]
+                self._noted = event
+                return
+        self._write(os.O_WRONLY, _content(self._writer, event), False)
+        self._noted = event
+
+    def _write(self, flags: int, content: bytes, maps: bool) -> None:
+        fd = os.open(self._path, flags | os.O_CLOEXEC, 0o600)
+        try:
+            if os.pwrite(fd, content, 0) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if maps:
+                self._mapping = mmap.mmap(fd, RESERVE_SIZE)
+        finally:
+            os.close(fd)
 
 
 def adopt_reserve(folder: Path) -> None:
@@ -69,12 +103,3 @@ def _content(writer: WriterId, event: bytes) -> bytes:
         CHUNK_HEADER_SIZE + len(event), CHUNK_MAGIC, CHUNK_VERSION, 0, writer, 0
     )
     return header.ljust(CHUNK_HEADER_SIZE, b"\0") + event
-
-
-def _write(folder: Path, flags: int, content: bytes) -> None:
-    fd = os.open(reserve_path(folder), flags | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        if os.pwrite(fd, content, 0) != len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        os.close(fd)

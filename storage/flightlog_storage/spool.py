@@ -99,7 +99,7 @@ def remove_spool(folder: Path) -> None:
     """Delete a spool; `lock` goes last, so that half a spool is still one."""
     for chunk in chunks(folder):
         chunk_path(folder, chunk).unlink(missing_ok=True)
-    for name in (".new-chunk", "reserve", "owner", "lock"):
+    for name in (".new-chunk", ".spare-chunk", "reserve", "owner", "lock"):
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
 

@@ -3,17 +3,18 @@
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flightlog_storage.buffers import PlainBuffer, allocate
 from flightlog_storage.codec import packer
 from flightlog_storage.event import WriterId
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.home import file_system_type
-from flightlog_storage.reserve import RESERVE_SIZE, make_reserve, note_in_reserve
+from flightlog_storage.reserve import RESERVE_SIZE, Reserve
 from flightlog_storage.spool import (
     CHUNK_HEADER,
     CHUNK_HEADER_SIZE,
@@ -30,6 +31,9 @@ from flightlog_storage.spool_room import SpoolCaps, SpoolRoom
 __all__ = ("CHUNK_SIZE", "Shape", "SpoolWriter")
 
 CHUNK_SIZE = 4 << 20
+SMALL_CHUNK_SIZE = 64 << 10  # On a disk that is nearly full.
+ASK_INTERVAL_S = 0.2  # A disk that refuses is asked again by the sender's thread,
+REFUSAL_S = 5.0  # or, where there is none, by `log()` after so long.
 # Here a successful fallocate means that a later store into the mapping cannot fail.
 _MAPPABLE = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs"))
 
@@ -42,6 +46,15 @@ class Shape:
     def __init__(self, number: int) -> None:
         self.number = number
         self.last: bytes = b""
+
+
+class _Chunk(NamedTuple):
+    """A chunk that was made: under this path, so large, to be written to so."""
+
+    path: Path
+    size: int
+    data: Any
+    committed: Any
 
 
 class SpoolWriter:
@@ -57,14 +70,18 @@ class SpoolWriter:
     """
 
     __slots__ = (
+        "_asked_s",
         "_deferred",
         "_folder",
         "_is_noted",
         "_is_rolling",
         "_lock_fd",
         "_mappable",
+        "_refusal",
+        "_reserve",
         "_shape_count",
         "_size",
+        "_spare",
         "acquire",
         "chunk",
         "committed",
@@ -81,6 +98,7 @@ class SpoolWriter:
         "wake",
         "writer",
     )
+    _size: int
 
     def __init__(
         self,
@@ -100,9 +118,11 @@ class SpoolWriter:
         self.pack: Callable[[object], bytes] = packer().pack
         self.pending: bytes | None = None
         self._shape_count = 0
-        self._is_rolling = False
-        self._is_noted = False
+        self._is_rolling = self._is_noted = False
         self._deferred: list[Callable[[], object]] = []
+        self._spare: _Chunk | None = None
+        self._refusal: OSError | None = None
+        self._asked_s = -REFUSAL_S  # When the disk refused for the last time.
         self.idle = False
         self.wake = wake
         self.position = 0
@@ -116,10 +136,13 @@ class SpoolWriter:
         self.chunk = 0
         self.data: Any = None
         self._open_chunk(first_sequence=1, need=0)
-        make_reserve(self._folder, self.writer)
+        self._reserve: Reserve | None = Reserve(
+            self._folder, self.writer, is_mappable=self._mappable
+        )
         final = spool / owner.writer.hex()
         self._folder.rename(final)
         self._folder = final
+        self._reserve.move(final)
 
     @property
     def folder(self) -> Path:
@@ -142,6 +165,8 @@ class SpoolWriter:
         self.pending = None
         self.idle = False
         self._is_noted = False
+        self._spare = None
+        self._reserve = None
         self.close()
         self.seal()
 
@@ -234,7 +259,7 @@ class SpoolWriter:
             self._is_rolling = True
             try:
                 self.room.check(self._folder, _chunk_size(need))
-                self._open_chunk(first_sequence=0, need=need)
+                self._go_on(need)
             except OSError:
                 if self.is_open or self._lock_fd < 0:  # Or it is a child's no more.
                     raise
@@ -250,6 +275,63 @@ class SpoolWriter:
                 except OSError:
                     self._deferred.insert(0, append)
                     raise
+
+    def make_room(self) -> bool:
+        """Make the next chunk ahead, or see whether a disk that refused takes it now.
+
+        For a thread other than those that log: either may take milliseconds.
+
+        Returns:
+            Whether the disk refuses.
+        """
+        is_refused = self._refusal is not None
+        is_due = is_refused or self.position > self._size // 2
+        now_s = time.monotonic()
+        if self._spare or not is_due or now_s < self._asked_s + ASK_INTERVAL_S:
+            return is_refused
+        try:
+            with self.lock:
+                self.room.check(self._folder, CHUNK_SIZE)
+        except OSError:
+            return is_refused  # A cap, which `log()` asks itself.
+        try:
+            spare = self._make_chunk(self._folder / ".spare-chunk", 0, 0)
+        except OSError as error:
+            self._asked_s = time.monotonic()
+            self._refusal = error
+            return True
+        with self.lock:
+            self._spare = spare
+            self._refusal = None
+        return False
+
+    def ask_again(self) -> None:
+        """Have the next event ask a disk that has refused, whatever time that takes."""
+        self._refusal = None
+
+    def _go_on(self, need: int) -> None:
+        """Open the next chunk: the one that was made ahead, or one made now.
+
+        A disk that refuses is not asked again and again: to refuse takes it longer
+        than a loop may wait.
+        """
+        spare = self._spare
+        if spare is not None and need <= spare.size - CHUNK_HEADER_SIZE:
+            self._spare = None
+            spare.data[0:CHUNK_HEADER_SIZE] = self._header(0)
+            self._enter(spare)
+            return
+        if self._refusal and time.monotonic() < self._asked_s + REFUSAL_S:
+            raise OSError(*self._refusal.args)
+        try:
+            self._open_chunk(first_sequence=0, need=need)
+        except OSError as error:
+            self._refusal = error
+            self._asked_s = time.monotonic()
+            if self.idle:
+                self.wake()
+            raise
+        self._refusal = None
 
     def _append(
         self, event: bytes, shapes: dict[tuple[str, ...], Shape] | None
@@ -279,6 +361,9 @@ class SpoolWriter:
         except OSError:
             if self.pending is event:  # Else a handler has appended it.
                 self.pending = interrupted
+                if position > CHUNK_HEADER_SIZE:  # Or it would leave empty ones behind.
+                    self._size = position
+                    self.data.end()
                 raise
         if self.pending is event:
             self.committed[0] = end
@@ -293,9 +378,9 @@ class SpoolWriter:
         that was killed.
         """
         with self.lock:
-            if event or self._is_noted:
-                with suppress(OSError):  # The reserve is used up, or deleted.
-                    note_in_reserve(self._folder, self.writer, event)
+            if self._reserve and (event or self._is_noted):
+                with suppress(OSError):  # It is deleted, or the disk fails.
+                    self._reserve.note(event)
                     self._is_noted = bool(event)
 
     def give_up_deferred(self) -> int:
@@ -303,6 +388,7 @@ class SpoolWriter:
         with self.lock:
             if self._is_rolling or not self._deferred:
                 return 0
+            self.ask_again()
             with suppress(OSError):
                 self.roll(0)
             count = len(self._deferred)
@@ -318,6 +404,7 @@ class SpoolWriter:
         with self.lock:
             self.is_open = False
             self.shapes = {}
+            self.ask_again()
             if self._is_noted and not self._is_rolling:
                 self._open_reserve()
             if last:
@@ -340,24 +427,38 @@ class SpoolWriter:
             self._lock_fd = -1
 
     def _open_chunk(self, first_sequence: int, need: int) -> None:
-        size = _chunk_size(need)
-        number = self.chunk + 1
         new = self._folder / ".new-chunk"
-        fd = os.open(new, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._enter(self._make_chunk(new, first_sequence, need))
+
+    def _make_chunk(self, path: Path, first_sequence: int, need: int) -> _Chunk:
+        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        header = self._header(first_sequence)
+        try:
+            if not self._mappable:
+                os.pwrite(fd, header, 0)
+                size = _chunk_size(need)
+                return _Chunk(path, size, PlainBuffer(fd, size), [0])
+            mapping = _map(fd, need)
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+        mapping[:CHUNK_HEADER_SIZE] = header
+        committed = memoryview(mapping)[:8].cast("Q")
+        return _Chunk(path, len(mapping), mapping, committed)
+
+    def _header(self, first_sequence: int) -> bytes:
         header = CHUNK_HEADER.pack(
             *(CHUNK_HEADER_SIZE, CHUNK_MAGIC, CHUNK_VERSION, first_sequence),
             *(self.writer, self.position),
         )
-        try:
-            data, committed = self._buffer(
-                fd, size, header.ljust(CHUNK_HEADER_SIZE, b"\0")
-            )
-        except OSError:
-            os.close(fd)
-            raise
-        new.rename(chunk_path(self._folder, number))
-        self.room.add(number, size)
-        self._go_on_in(number, size, data, committed)
+        return header.ljust(CHUNK_HEADER_SIZE, b"\0")
+
+    def _enter(self, chunk: _Chunk) -> None:
+        number = self.chunk + 1
+        chunk.path.rename(chunk_path(self._folder, number))
+        self.room.add(number, chunk.size)
+        self._go_on_in(number, chunk.size, chunk.data, chunk.committed)
 
     def _open_reserve(self) -> None:
         """Go on behind what is noted, in the room that is set aside for the end."""
@@ -367,6 +468,7 @@ class SpoolWriter:
         data = PlainBuffer(fd, RESERVE_SIZE)
         position = int.from_bytes(os.pread(fd, 8, 0), "little")
         reserve.rename(chunk_path(self._folder, number))
+        self._reserve = None
         self._is_noted = False
         self._go_on_in(number, RESERVE_SIZE, data, [0], position)
 
@@ -390,19 +492,22 @@ class SpoolWriter:
         self.chunk = number
         del old
 
-    def _buffer(self, fd: int, size: int, header: bytes) -> tuple[Any, Any]:
-        if self._mappable:
-            try:
-                allocate(fd, size)
-                mapping = mmap.mmap(fd, size)
-            except OSError:
-                os.ftruncate(fd, 0)  # No space for a whole chunk: take what there is.
-            else:
-                mapping[:CHUNK_HEADER_SIZE] = header
-                os.close(fd)
-                return mapping, memoryview(mapping)[:8].cast("Q")
-        os.pwrite(fd, header, 0)
-        return PlainBuffer(fd, size), [0]
+
+def _map(fd: int, need: int) -> mmap.mmap:
+    """Map a new chunk, smaller where the disk has no room for a whole one.
+
+    Raises:
+        OSError: It has not even that.
+    """
+    size = _chunk_size(need)
+    try:
+        allocate(fd, size)
+    except OSError:
+        size = SMALL_CHUNK_SIZE
+        if CHUNK_HEADER_SIZE + need > size:
+            raise
+        allocate(fd, size)
+    return mmap.mmap(fd, size)
 
 
 def _chunk_size(need: int) -> int:

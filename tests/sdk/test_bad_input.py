@@ -180,6 +180,7 @@ run.flush(10)
 %s
 for n in range(100, 30_000): run.log({"n": n, "text": "x" * 1000})
 %s
+run.flush(0)  # Asks the disk anew; else it is asked some times a second.
 for n in range(30_000, 30_100): run.log({"n": n, "text": "x" * 1000})
 assert run.flush(20)
 """
@@ -220,7 +221,7 @@ def test_file_size_limit_costs_rows_that_are_counted(own_lab: Lab) -> None:
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (%s, resource.RLIM_INFINITY))"
 
     done = own_lab.execute(
-        FILLS % (limit % (1 << 20), limit % "resource.RLIM_INFINITY")
+        FILLS % (limit % (1 << 15), limit % "resource.RLIM_INFINITY")
     )
 
     check_dropped(own_lab, done)
@@ -267,6 +268,29 @@ def test_full_disk_costs_rows_that_are_counted(
     assert found[:100] == list(range(100))
     assert found[-100:] == list(range(30_000, 30_100))
     assert len(found) + read.lost_count == 30_100
+
+
+@pytest.mark.fault(12)
+def test_rows_are_taken_again_when_there_is_room(own_lab: Lab) -> None:
+    home = own_lab.home
+    home.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(home)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    code = FULL_TO_THE_END % (FILL, AGAIN)
+    try:
+        done = own_lab.execute("import sys; sys.argv[1:] = ['mapped']" + code)
+        assert done.returncode == 0, done.stderr
+        read = own_lab.ended("full")
+        found = [n for _, n in rows_of(read, "n")]
+        own_lab.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
+
+    last = found[-1]
+    assert isinstance(last, int)
+    assert last >= 8_000
+    assert len(found) + read.lost_count == last + 1
 
 
 TAKES_DESCRIPTORS = """
@@ -365,6 +389,17 @@ try:
 except OSError:
     pass
 """
+AGAIN = """
+import itertools, pathlib, time
+os.unlink(os.environ["FLIGHTLOG_HOME"] + "/.fill")
+spool, = pathlib.Path(os.environ["FLIGHTLOG_HOME"], "spool").iterdir()
+before = max(spool.glob("*.chunk"))
+for n in itertools.count(8_000):
+    run.log({"n": n, "text": "x" * 1000})
+    if max(spool.glob("*.chunk")) != before: break
+    time.sleep(0.01)
+run.finish()
+"""
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 ENDS = [("run.finish()", "finished"), ("", "finished"), (KILL, "crashed")]
 
@@ -407,7 +442,7 @@ def test_a_run_counts_what_a_disk_refused_that_stayed_full_to_its_end(
 def test_a_run_counts_what_a_limit_of_file_sizes_refused_to_its_end(
     own_lab: Lab, end: str, state: str
 ) -> None:
-    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))"
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, 1 << 15))"
 
     done = own_lab.execute(FULL_TO_THE_END % (limit, end))
 

@@ -13,7 +13,13 @@ from flightlog_storage.buffers import allocate
 from flightlog_storage.codec import RunKey, packer
 from flightlog_storage.process import this_process
 from flightlog_storage.reserve import adopt_reserve
-from flightlog_storage.spool import SpoolOwner, chunks, remove_spool
+from flightlog_storage.spool import (
+    CHUNK_HEADER_SIZE,
+    SpoolOwner,
+    chunks,
+    remove_spool,
+    reserve_path,
+)
 from flightlog_storage.spool_reader import SpoolReader
 from flightlog_storage.spool_writer import SpoolWriter
 
@@ -64,7 +70,8 @@ def interrupt_rolls(
     """Call a signal handler inside each roll, where a real one may come."""
 
     def interrupted(fd: int, size: int) -> None:
-        handle()
+        if size == spool_module.CHUNK_SIZE:  # What it tries first.
+            handle()
         allocate(fd, size)
 
     monkeypatch.setattr(spool_module, "allocate", interrupted)
@@ -144,6 +151,18 @@ def test_what_was_noted_is_the_end_of_a_dead_writers_spool(
     assert items_in(writer.folder) == ["row"] * count + [gap]
 
 
+def test_what_is_noted_is_there_at_once(full: tuple[SpoolWriter, int]) -> None:
+    writer, _ = full
+
+    for count in (*range(1, 300), *range(65_500, 65_600), 2**32 - 1, 2**32, 5):
+        event = pack({"event": "Gap", "time": 1.5, "count": count, "reason": "full"})
+        writer.note(event)
+
+        noted = reserve_path(writer.folder).read_bytes()
+        size = int.from_bytes(noted[:8], "little")
+        assert noted[CHUNK_HEADER_SIZE:size] == event, count
+
+
 def test_what_is_noted_no_more_is_not_told(full: tuple[SpoolWriter, int]) -> None:
     writer, count = full
     note(writer, 7)
@@ -203,10 +222,13 @@ def test_rows_of_handlers_that_no_roll_had_room_for_are_counted(
     put_row(writer, spool_module.CHUNK_SIZE - 200)
     fill(disk)
 
-    interrupt_rolls(monkeypatch, lambda: put_row(writer, 1000))
-    for _ in range(2):
-        with pytest.raises(OSError, match="No space left"):
-            writer.roll(0)
+    def handle() -> None:
+        for _ in range(2):
+            put_row(writer, 1000)
+
+    interrupt_rolls(monkeypatch, handle)
+    with pytest.raises(OSError, match="No space left"):
+        writer.roll(0)
     monkeypatch.undo()
 
     assert writer.give_up_deferred() == 2
@@ -229,6 +251,122 @@ def test_rows_of_handlers_are_kept_until_there_is_room(
     (disk / "filler").unlink()
 
     assert writer.give_up_deferred() == 0
+    assert items_in(writer.folder) == ["row"] * 2
+    writer.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Which sizes the disk is asked for from now on."""
+    sizes: list[int] = []
+
+    def ask(fd: int, size: int) -> None:
+        sizes.append(size)
+        allocate(fd, size)
+
+    monkeypatch.setattr(spool_module, "allocate", ask)
+    monkeypatch.setattr(spool_module, "ASK_INTERVAL_S", 0.0)
+    return sizes
+
+
+@pytest.mark.fault(12)
+def test_a_disk_that_refused_is_asked_by_another_thread_than_logs(
+    disk: Path, asked: list[int]
+) -> None:
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        put_row(writer, 1000)
+    asked.clear()
+
+    for _ in range(100):
+        with pytest.raises(OSError, match="No space left"):
+            put_row(writer, 1000)
+    assert asked == []
+    assert writer.make_room()
+    assert asked == [spool_module.CHUNK_SIZE, spool_module.SMALL_CHUNK_SIZE]
+    (disk / "filler").unlink()
+    assert not writer.make_room()
+    put_row(writer, 1000)
+
+    assert items_in(writer.folder) == ["row"] * 2
+    writer.close()
+
+
+@pytest.mark.fault(12)
+def test_without_such_a_thread_it_is_asked_now_and_then(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    fill(disk)
+    with pytest.raises(OSError, match="No space left"):
+        put_row(writer, 1000)
+    (disk / "filler").unlink()
+    with pytest.raises(OSError, match="No space left"):
+        put_row(writer, 1000)
+
+    monkeypatch.setattr(spool_module, "REFUSAL_S", 0.0)
+    put_row(writer, 1000)
+
+    assert items_in(writer.folder) == ["row"] * 2
+    writer.close()
+
+
+def test_a_disk_with_little_room_has_small_chunks(disk: Path) -> None:
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    fill(disk)
+    os.truncate(disk / "filler", os.stat(disk / "filler").st_size - (300 << 10))
+
+    for _ in range(150):
+        put_row(writer, 1000)
+    with pytest.raises(OSError, match="No space left"):
+        put_row(writer, 200 << 10)
+
+    assert items_in(writer.folder) == ["row"] * 151
+    writer.close()
+
+
+def test_the_next_chunk_is_made_ahead(tmp_path: Path, asked: list[int]) -> None:
+    writer = writer_in(tmp_path)
+    put_row(writer, 1000)
+    writer.make_room()
+    assert asked == [spool_module.CHUNK_SIZE]  # The first one alone.
+
+    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    writer.make_room()
+    writer.make_room()
+    assert len(asked) == 2
+    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    assert len(asked) == 2
+    put_row(writer, spool_module.CHUNK_SIZE)  # Larger than what is made ahead.
+
+    assert len(asked) > 2
+    assert items_in(writer.folder) == ["row"] * 4
+    writer.seal(LAST)
+    writer.close()
+    remove_spool(writer.folder)
+
+
+def test_a_chunk_made_ahead_is_not_a_forked_childs(tmp_path: Path) -> None:
+    writer = writer_in(tmp_path)
+    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    writer.make_room()
+    writer.acquire()
+    child = os.fork()
+    if not child:
+        try:
+            writer.orphan()
+            writer.roll(0)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    writer.release()
+
+    put_row(writer, spool_module.CHUNK_SIZE // 2)
+
     assert items_in(writer.folder) == ["row"] * 2
     writer.close()
 
