@@ -413,10 +413,10 @@ def test_no_command_sends_a_terminal_what_a_run_says(place: Path) -> None:
         trained = run_in(place, home, "-c", SPITEFUL)
         assert trained.returncode == 0, trained.stderr
         assert_harmless(trained)
-        for command in ("status", "run", "start"):
-            assert_harmless(flightlogd(home, command))
-    for command in ("status", "stop", "install-service"):
-        assert_harmless(flightlogd(home, command))
+        for name in ("status", "run", "start"):
+            assert_harmless(flightlogd(home, name))
+    for name in ("status", "stop", "install-service"):
+        assert_harmless(flightlogd(home, name))
     assert_plain(home.daemon_log.read_text())
     for command in COMMANDS:
         assert_harmless(run_in(place, home, "-c", PEOPLE, *command))
