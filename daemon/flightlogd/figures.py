@@ -99,6 +99,7 @@ def _of_recorder(status: Status) -> Iterator[str]:
         ("uptime_seconds", "Since the recorder began.", status.uptime_s),
         ("end_offset", "Events in the log, ever.", status.end_offset),
         ("damages", "Found when the log was opened.", status.damages_found),
+        ("scrub_damages", "Files at rest that are damaged.", status.scrub_damages),
     ):
         yield from _metric(name, "gauge", help_, number)
 

@@ -49,7 +49,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     durable_segment: int
     durable_position: int
     damages_found: int
-    scrub_damages: int = 0  # Files that the last pass found damaged, and not mended.
+    scrub_damages: int = 0  # Files at rest that are damaged, and not mended.
     active_writers: int
     disk: DiskState | None = None  # Not told by daemons that do not look.
     counters: Counters
@@ -164,7 +164,7 @@ def _status(
         durable_segment=log.durable.segment_first_offset,
         durable_position=log.durable.position,
         damages_found=len(log.recovery),
-        scrub_damages=0 if scrubbing is None else len(scrubbing.damaged),
+        scrub_damages=0 if scrubbing is None else len(scrubbing.known),
         active_writers=intake.active_writers,
         counters=intake.counters,
     )

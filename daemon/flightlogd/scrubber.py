@@ -47,9 +47,11 @@ class Scrubber:
             # A clock that was set back must not keep it from that.
             if found is not None and 0 <= now - found.ended_at < self._interval_s:
                 return
-            found = Scrubbing(began_at=now)
+            earlier = [] if found is None else found.known
+            found = Scrubbing(began_at=now, earlier=earlier)
         try:
             self._go_on(found)
+            found.earlier = []  # What is left of them is gone.
             found.ended_at = time.time()
         except Stopped:
             pass
@@ -65,6 +67,8 @@ class Scrubber:
         saved_at = time.monotonic()
         for each in scrub(self._home, scrubbing.last, self._pace):
             self._pace(0)
+            if each.name in scrubbing.earlier:
+                scrubbing.earlier.remove(each.name)
             if each.what is not None and not self._is_mended(each):
                 scrubbing.damaged.append(each.name)
                 saved_at = 0.0

@@ -5,6 +5,7 @@ names; it may stop behind any of them and go on later.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def _fault(path: Path, sha256: str, pace: Pace) -> str | None:
     """Return what is wrong with a file that has this digest."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open) as file:
             # The disk is to be read, not what memory has of it.
             RealFiles().forget(file.fileno())
             while data := file.read(READ_SIZE):
@@ -127,3 +128,8 @@ def _fault(path: Path, sha256: str, pace: Pace) -> str | None:
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return None if digest.hexdigest() == sha256 else "its bytes are not what they were"
+
+
+def _open(path: str, flags: int) -> int:
+    """Open what is a file, or a pipe that nobody writes into: it is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -13,7 +13,7 @@ class Scrubbing(msgspec.Struct):
     """How far a pass is: all up to the file `last` was read.
 
     `ended_at` is 0 as long as it has not ended; `damaged` are the files that were found
-    to be, and not mended.
+    to be, and not mended; `earlier` those of the last pass, until they are read again.
     """
 
     began_at: float
@@ -21,6 +21,12 @@ class Scrubbing(msgspec.Struct):
     last: str = ""
     files: int = 0
     damaged: list[str] = []
+    earlier: list[str] = []
+
+    @property
+    def known(self) -> list[str]:
+        """All files that are damaged, as far as is known."""
+        return self.earlier + self.damaged
 
 
 def read_scrubbing(path: Path) -> Scrubbing | None:

@@ -1,5 +1,6 @@
 """What lies still is read again by the daemon: damage is found, parts are mended."""
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +17,9 @@ from flightlog_storage.event import FileSaved
 from flightlog_storage.home import Home
 from flightlog_storage.projector import Projector, part_folder
 from flightlog_storage.scrub import scrub
-from flightlog_storage.scrubbing import read_scrubbing
+from flightlog_storage.scrubbing import Scrubbing, read_scrubbing, write_scrubbing
 from flightlog_storage.staging import staging_folder
+from flightlogd.scrubber import Scrubber
 
 pytestmark = pytest.mark.once
 
@@ -184,6 +186,42 @@ def test_what_cannot_be_mended_is_told(
 
     found = [e for e in examine(home)["findings"] if e["where"].startswith(name)]
     assert [each["level"] for each in found] == ["to do"]
+
+
+def test_what_is_damaged_stays_told_until_it_is_read_again(recorded: Recorded) -> None:
+    home = recorded.home
+    blob = home.root / (name := wrong_blob(home))
+    gone = f"blobs/00/{'0' * 64}"
+    before = Scrubbing(began_at=1.0, ended_at=2.0, damaged=[name, gone])
+    write_scrubbing(home.scrubbing, before)
+    told: list[set[str]] = []
+
+    class Watched(Scrubber):
+        def _pace(self, size: int) -> None:
+            found = read_scrubbing(home.scrubbing)
+            told.append(set() if found is None else {*found.known})
+
+    scrubber = Watched(home, 1.0, lambda part: False)
+    scrubber.scrub()
+    assert told[0] == told[-1] == {name, gone}
+    assert damaged(home) == [name]
+
+    blob.write_bytes(b"kept")
+    write_scrubbing(home.scrubbing, before)
+    scrubber.scrub()
+    found = read_scrubbing(home.scrubbing)
+    assert found is not None
+    assert found.known == []
+
+
+def test_a_pipe_among_blobs_is_not_waited_for(recorded: Recorded) -> None:
+    folder = recorded.home.blobs / "ab"
+    folder.mkdir()
+    os.mkfifo(folder / ("ab" * 32))
+
+    found = {each.name: each.what for each in scrub(recorded.home, "", int)}
+
+    assert found[f"blobs/ab/{'ab' * 32}"] == "it cannot be read: Illegal seek"
 
 
 def test_a_pass_is_made_when_the_last_is_long_ago(recorded: Recorded) -> None:

@@ -60,7 +60,7 @@ def _around(home: Home, now: float) -> Iterator[Advice]:
 def _scrubbed(home: Home) -> Iterator[Problem]:
     """Yield what the daemon found damaged when it last read all, and still is."""
     scrubbing = read_scrubbing(home.scrubbing)
-    for name in () if scrubbing is None else scrubbing.damaged:
+    for name in () if scrubbing is None else scrubbing.known:
         if not name.startswith("log/") and (what := fault_of(home, name)):
             is_blob = name.startswith("blobs/")
             cure = cure_of_blob(home.root / name) if is_blob else REPLAY
