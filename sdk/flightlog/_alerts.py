@@ -9,6 +9,7 @@ from flightlog_storage.event import AlertRaised
 __all__ = ("REPEATS_AFTER_S", "AlertLevel", "Alerts")
 
 ALERT_TITLE_LENGTH_MAX = 64
+ALERT_TITLES_MAX = 1_000  # Remembered; who makes a new one each time has no repeats.
 REPEATS_AFTER_S = 60.0
 
 
@@ -53,7 +54,10 @@ class Alerts:
         now = time.monotonic()
         if now - self._raised_at.get(title, -1e18) < seconds:
             return None
+        self._raised_at.pop(title, None)  # So that the first is the longest ago.
         self._raised_at[title] = now
+        if len(self._raised_at) > ALERT_TITLES_MAX:
+            del self._raised_at[next(iter(self._raised_at))]
         return AlertRaised(
             time=time.time(),
             title=plain_text(title),

@@ -1,8 +1,10 @@
 """The life of a run in this process: opened, gone on with in a fork, ended, left."""
 
+import mmap
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flightlog._recording import Recording
@@ -48,6 +50,7 @@ class RunLife:
         self._ended = ended
         self._forked = forked
         self._has_warned = False
+        self._told_forked: mmap.mmap | None = None  # One byte, shared with all forks.
         self._archives: dict[str, str] = {}  # Names by token.
         self._assets: Assets | None = None
         self._media: MediaLog | None = None
@@ -195,12 +198,21 @@ class RunLife:
         self.check_open("log")
         self._recording = self._open(forked=True)
         self._forked()
-        if not self.spec.quiet:
+        if not self.spec.quiet and self._is_first_to_tell():
             say(
                 f"run {self.spec.path}: the forked process {os.getpid()} logs into it, "
                 "too; rows of equal step and key replace one another"
             )
         return self._recording.spool
+
+    def _is_first_to_tell(self) -> bool:
+        """Whether no other fork of this process has told that it logs."""
+        is_told = self._told_forked
+        if is_told is None:
+            return True
+        is_first = is_told[0] == 0
+        is_told[0] = 1
+        return is_first
 
     def _drop(self, error: OSError) -> None:
         if self._recording is not None and not self.is_left:
@@ -217,6 +229,9 @@ class RunLife:
         return self._recording is None
 
     def before_fork(self) -> None:
+        if self._told_forked is None:
+            with suppress(OSError):  # Without, each child tells.
+                self._told_forked = mmap.mmap(-1, 1)
         self.rows.writer.acquire()
 
     def after_fork_in_parent(self) -> None:

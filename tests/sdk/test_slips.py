@@ -159,16 +159,22 @@ def test_wrong_arguments_of_log_and_alert(home: Path) -> None:
         run.alert("y", level=flightlog.AlertLevel.ERROR)
 
 
-def test_forked_worker_says_that_it_logs_too(lab: Lab) -> None:
+def test_that_forked_workers_log_too_is_said_once_however_many_they_are(
+    lab: Lab,
+) -> None:
     done = lab.execute(
         """
         import flightlog, os
         run = flightlog.init()
-        if os.fork() == 0:
-            run.log({"a": 1})
-            run.log({"a": 2})
-            os._exit(0)
-        os.wait()
+        for _ in range(3):
+            if os.fork() == 0:
+                run.log({"a": 1})
+                if os.fork() == 0:
+                    run.log({"a": 2})
+                    os._exit(0)
+                os.wait()
+                os._exit(0)
+            os.wait()
         """,
         FLIGHTLOG_QUIET="",
     )

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.simulation.recorded import can_trace
 from tests.system.harness import (
     Trainer,
     folded_offset,
@@ -100,7 +101,7 @@ def _system_calls(group: str) -> set[str]:
 
 
 @needs_systemd
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace")
 @pytest.mark.parametrize("scope", SCOPES)
 def test_the_daemon_does_without_what_it_is_refused(scope: str, tmp_path: Path) -> None:
     service = (UNITS / scope / "flightlog.service").read_text()
