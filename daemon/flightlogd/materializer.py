@@ -1,6 +1,5 @@
 """The materializer process: follows the log, takes over from the dead, samples."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ from flightlogd.adoption import Adopter
 from flightlogd.config import DaemonConfig
 from flightlogd.scrubber import Scrubber
 from flightlogd.system import SystemSampler
+from flightlogd.turns import take_turn
 from flightlogd.wakes import read_wakes
 
 __all__ = ("run",)
@@ -47,10 +47,8 @@ def run(config: DaemonConfig, wake_fd: int) -> None:
     """Project until the recorder closes the other end of `wake_fd`."""
     home = config.home
     home.create()  # A folder may have been deleted, which the last one died of.
-    lock = os.open(
-        home.root / "materializer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    fcntl.flock(lock, fcntl.LOCK_EX)  # A predecessor may be in its last transaction.
+    if not take_turn(home.root / "materializer.lock", wake_fd):
+        return
     os.set_blocking(wake_fd, False)
     pa.set_memory_pool(pa.system_memory_pool())  # Which can give back what it freed.
     refused: Sequence[Exception] = ()

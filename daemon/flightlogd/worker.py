@@ -6,7 +6,6 @@ one compresses the log.
 A file that its process dies of, again and again, is given up.
 """
 
-import fcntl
 import logging
 import os
 import signal
@@ -29,6 +28,7 @@ from flightlogd.archiver import Archiver
 from flightlogd.collector import FIRST_AFTER_S, INTERVAL_S, Collector
 from flightlogd.compressor import Compressor
 from flightlogd.lane import Lane
+from flightlogd.turns import take_turn
 from flightlogd.wakes import read_wakes
 from flightlogd.watcher import Watcher
 
@@ -49,10 +49,8 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM)  # The recorder says when it is time.
 
 def run(home: Home, wake_fd: int, low_water: int | None) -> None:
     """Work until the recorder closes the other end of `wake_fd`."""
-    lock = os.open(
-        home.root / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    fcntl.flock(lock, fcntl.LOCK_EX)  # A predecessor may be at its last job.
+    if not take_turn(home.root / "worker.lock", wake_fd):
+        return
     os.nice(NICENESS)
     with suppress(OSError):  # Where memory runs out, this is what ends, no training.
         Path("/proc/self/oom_score_adj").write_text("1000")
