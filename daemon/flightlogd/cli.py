@@ -258,10 +258,7 @@ def expose(home: str, wake_fd: int) -> None:
     _log_to_stderr()
     config = _read_config(home)
     assert config.metrics is not None
-    try:
-        serve(config.home, config.metrics, wake_fd)
-    except OSError as error:
-        raise _failure(f"no metrics at {config.metrics}: {error}") from error
+    serve(config.home, config.metrics, wake_fd)
 
 
 class _PlainFormatter(logging.Formatter):

@@ -25,6 +25,7 @@ __all__ = ("run",)
 logger = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
+RETRY_S = 5.0  # Until an address that another process has is tried again.
 STATUS_TIMEOUT_S = 2.0
 CONNECTIONS_MAX = 16
 REQUEST_SIZE_MAX = 8192
@@ -34,30 +35,15 @@ _TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def run(home: Home, address: MetricsAddress, wake_fd: int) -> None:
-    """Serve until the recorder closes the other end of `wake_fd`.
-
-    Raises:
-        OSError: The address cannot be had.
-    """
+    """Serve until the recorder closes the other end of `wake_fd`."""
     os.set_blocking(wake_fd, False)
     anyio.run(_serve, home, address, wake_fd)
 
 
 async def _serve(home: Home, address: MetricsAddress, wake_fd: int) -> None:
-    exporter = Exporter(home)
     with anyio.open_signal_receiver(*_IGNORED):
         async with anyio.create_task_group() as services:
-            listener: Listener[SocketStream]
-            match address:
-                case Path():
-                    address.unlink(missing_ok=True)  # We are the home's only one.
-                    listener = await anyio.create_unix_listener(address, mode=0o600)
-                case (host, port):
-                    listener = await anyio.create_tcp_listener(
-                        local_host=host, local_port=port
-                    )
-            logger.info("metrics at %s", address)
-            services.start_soon(listener.serve, exporter.answer)
+            services.start_soon(_answer_all, Exporter(home), address)
             is_open = True
             while is_open:
                 await anyio.wait_readable(wake_fd)
@@ -65,6 +51,31 @@ async def _serve(home: Home, address: MetricsAddress, wake_fd: int) -> None:
             services.cancel_scope.cancel()
     if isinstance(address, Path):
         address.unlink(missing_ok=True)
+
+
+async def _answer_all(exporter: "Exporter", address: MetricsAddress) -> None:
+    """Answer who comes to an address, as soon as that can be had."""
+    is_told = False
+    while True:
+        try:
+            listener = await _listen(address)
+            break
+        except OSError as error:
+            if not is_told:
+                logger.error("no metrics at %s: %s; it is tried again", address, error)
+            is_told = True
+            await anyio.sleep(RETRY_S)
+    logger.info("metrics at %s", address)
+    await listener.serve(exporter.answer)
+
+
+async def _listen(address: MetricsAddress) -> Listener[SocketStream]:
+    match address:
+        case Path():
+            address.unlink(missing_ok=True)  # We are the home's only one.
+            return await anyio.create_unix_listener(address, mode=0o600)
+        case (host, port):
+            return await anyio.create_tcp_listener(local_host=host, local_port=port)
 
 
 class Exporter:

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import time
+from functools import partial
 
 import anyio
 import msgspec
@@ -22,6 +23,7 @@ from flightlogd.health import Health
 from flightlogd.intake import Counters, Intake
 from flightlogd.listener import Listener, raise_descriptor_limit
 from flightlogd.notify import LIFE_TIMEOUT_S, notify
+from flightlogd.own_log import keep_log_short
 from flightlogd.recorder import Recorder
 from flightlogd.supervisor import Supervisor, stop_all
 from flightlogd.wakes import Durable
@@ -121,11 +123,13 @@ async def _serve(
     health = Health(config, recorder, (materializer, worker))
     async with anyio.create_task_group() as services:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            for service in (recorder.run, recorder.guard, health.run):
+            for service in (
+                *(recorder.run, recorder.guard, health.run),
+                *(partial(guard_disk, room), partial(keep_log_short, config.home)),
+            ):
                 services.start_soon(service)
             for process in processes:
                 services.start_soon(process.run)
-            services.start_soon(guard_disk, room)
             notify(config.notify_address, "READY=1", timeout_s=LIFE_TIMEOUT_S)
             logger.info("serving %s at %s", config.home.root, listener.path)
             async for number in signals:

@@ -40,9 +40,9 @@ _FOLDERS_MADE = (*sorted(HOME_FOLDERS), "blobs", "inbox", "staging")
 # What may lie in a home before all its folders do.
 _NAMES = frozenset((
     *_FOLDERS_MADE, "files", "resume", "state.db", "state.db-wal", "state.db-shm",
-    "blobs.lock", "daemon.lock", "daemon.log", "daemon.sock", "materializer.lock",
-    "worker.lock", "worker.job", "worker.progress", "worker.progress.new", "lost+found",
-    "metrics.sock", "scrub.json", "scrub.json.new",
+    "blobs.lock", "daemon.lock", "daemon.log", "daemon.log.1", "daemon.sock",
+    "materializer.lock", "worker.lock", "worker.job", "worker.progress",
+    "worker.progress.new", "lost+found", "metrics.sock", "scrub.json", "scrub.json.new",
 ))
 # fmt: on
 
@@ -119,6 +119,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "daemon.log"
 
     @property
+    def daemon_log_before(self) -> Path:
+        """What was in `daemon.log` until that became too long."""
+        return self.root / "daemon.log.1"
+
+    @property
     def socket(self) -> Path:
         """Where this home's daemon listens unless it was handed another socket."""
         if self.socket_override is not None:
@@ -182,18 +187,28 @@ class Home(msgspec.Struct, frozen=True):
             HomeUnusable: It is not ours alone to write in, or the path is too long.
         """
         folder = self.socket.parent
-        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
-            raise HomeUnusable(
-                self.socket,
-                f"is too long for a socket (at most {SOCKET_PATH_MAX} bytes); "
-                "set FLIGHTLOG_SOCKET to a shorter path",
-            )
+        self.check_socket()
         try:
             _make_folder(folder)
             check_closed(folder)
         except OSError as error:
             raise HomeUnusable(folder, f"cannot be made: {error}") from error
         return folder
+
+    def check_socket(self) -> None:
+        """Look whether a daemon of ours can listen, as far as there is a folder.
+
+        Raises:
+            HomeUnusable: It is not ours alone to write in, or the path is too long.
+        """
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
+            raise HomeUnusable(
+                self.socket,
+                f"is too long for a socket (at most {SOCKET_PATH_MAX} bytes); "
+                "set FLIGHTLOG_SOCKET to a shorter path",
+            )
+        if self.socket.parent.exists():
+            check_closed(self.socket.parent)
 
     @property
     def key(self) -> bytes:

@@ -15,7 +15,9 @@ from tests.system.harness import (
     folded_offset,
     kill_all,
     make_home,
+    start_daemon,
     status,
+    stop_daemon,
     wait_until,
 )
 
@@ -174,6 +176,25 @@ def test_a_port_of_this_machine_serves_as_well(tmp_path: Path) -> None:
         connection.request("GET", "/metrics")
         assert b"flightlog_up 1\n" in connection.getresponse().read()
         connection.close()
+
+
+def test_an_address_that_others_have_is_tried_again(tmp_path: Path) -> None:
+    home = make_home(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process = start_daemon(home, environ={"FLIGHTLOG_METRICS": f"127.0.0.1:{port}"})
+        wait_until(lambda: "no metrics at" in home.daemon_log.read_text())
+    try:
+        connection = wait_until(lambda: _http(port))
+        connection.request("GET", "/metrics")
+        assert b"flightlog_up 1\n" in connection.getresponse().read()
+        connection.close()
+    finally:
+        assert stop_daemon(process) == 0
+    said = home.daemon_log.read_text()
+    assert said.count("no metrics at") == 1
+    assert "Traceback" not in said
+    assert "metrics endpoint ended" not in said
 
 
 def _http(port: int) -> http.client.HTTPConnection | None:

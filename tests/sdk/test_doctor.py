@@ -308,6 +308,21 @@ def test_a_blob_that_is_stored_again_is_a_cure(
     wait_until(lambda: is_well(home))
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to give a folder away")
+def test_that_no_daemon_can_listen_is_found(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("FLIGHTLOG_SOCKET", str(tmp_path / "run/socket"))
+    assert is_well(recorded.home)
+    os.chown(tmp_path / "run", 12345, 12345)
+
+    assert "belongs to uid 12345" in advice(recorded.home, where="socket")["what"]
+
+    monkeypatch.setenv("FLIGHTLOG_SOCKET", f"/tmp/{'x' * 200}")
+    assert "too long" in advice(recorded.home, where="socket")["what"]
+
+
 # --- the daemon ---
 
 

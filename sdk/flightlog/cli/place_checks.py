@@ -9,8 +9,14 @@ from shlex import quote
 
 from flightlog.cli.findings import Advice, listed
 from flightlog.cli.output import sized
+from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.eventlog import SEGMENT_SIZE_MAX
-from flightlog_storage.home import NETWORK_FILE_SYSTEMS, Home, file_system_type
+from flightlog_storage.home import (
+    NETWORK_FILE_SYSTEMS,
+    SOCKET_PATH_MAX,
+    Home,
+    file_system_type,
+)
 
 __all__ = ("check_place",)
 
@@ -20,6 +26,7 @@ _IN_MEMORY = ("tmpfs", "ramfs")
 
 def check_place(home: Home) -> Iterator[Advice]:
     yield from _access(home)
+    yield from _socket(home)
     yield from _file_system(home)
     if home.is_writable:
         yield from _room(home)
@@ -46,6 +53,20 @@ def _access(home: Home) -> Iterator[Advice]:
             what=listed(f"{len(public):,} files are open to other users", public),
             why="others on this machine may read, or change, what was logged",
             cure=f"chmod -R go-rwx {quote(str(home.root))}",
+        )
+
+
+def _socket(home: Home) -> Iterator[Advice]:
+    """Tell where no daemon can listen, and those who log talk to none."""
+    try:
+        home.check_socket()
+    except HomeUnusable as error:
+        yield Advice(
+            where="socket",
+            what=str(error),
+            why="no daemon can listen there: what is logged waits in spools",
+            cure="mend that, or name a socket in a folder of your own, with less than "
+            f"{SOCKET_PATH_MAX} bytes, in FLIGHTLOG_SOCKET: for all who log, too",
         )
 
 
