@@ -418,8 +418,8 @@ def test_no_command_sends_a_terminal_what_a_run_says(place: Path) -> None:
     for name in ("status", "stop", "install-service"):
         assert_harmless(flightlogd(home, name))
     assert_plain(home.daemon_log.read_text())
-    for command in COMMANDS:
-        assert_harmless(run_in(place, home, "-c", PEOPLE, *command))
+    for words in COMMANDS:
+        assert_harmless(run_in(place, home, "-c", PEOPLE, *words))
 
 
 PEOPLE = "from flightlog.cli import main; main()"
