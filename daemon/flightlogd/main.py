@@ -90,7 +90,7 @@ def run(config: DaemonConfig) -> None:
     key = secrets.token_bytes(TOKEN_SIZE)
     try:
         lock.write(DaemonInfo(this_process(), str(listener.path), VERSION, key))
-        anyio.run(_serve, config, log, listener, key)
+        anyio.run(_serve, config, lock, log, listener, key)
     finally:
         listener.close()
         log.close()
@@ -98,7 +98,7 @@ def run(config: DaemonConfig) -> None:
 
 
 async def _serve(
-    config: DaemonConfig, log: EventLog, listener: Listener, key: bytes
+    config: DaemonConfig, lock: HomeLock, log: EventLog, listener: Listener, key: bytes
 ) -> None:
     materializer = Supervisor("materializer", "materialize", config.home.root)
     worker = Supervisor("worker", "work", config.home.root)
@@ -119,7 +119,7 @@ async def _serve(
         materializer.tell(durable)
         worker.tell(durable)
 
-    recorder = Recorder(listener, intake, tell)
+    recorder = Recorder(lock, listener, intake, tell)
     health = Health(config, recorder, (materializer, worker))
     async with anyio.create_task_group() as services:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

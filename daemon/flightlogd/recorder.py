@@ -10,7 +10,9 @@ import anyio
 import zmq
 from anyio import to_thread
 
+from flightlog_storage.errors import HomeLocked
 from flightlog_storage.eventlog import AppendFailed
+from flightlog_storage.home import HomeLock
 from flightlog_storage.protocol import Refused, Reply, encode
 from flightlogd.intake import Intake, Message
 from flightlogd.listener import Listener
@@ -32,9 +34,14 @@ class Recorder:
     """The service around an intake: takes all that has arrived, then acts once."""
 
     def __init__(
-        self, listener: Listener, intake: Intake, appended: Callable[[], None]
+        self,
+        lock: HomeLock,
+        listener: Listener,
+        intake: Intake,
+        appended: Callable[[], None],
     ) -> None:
         """`appended` is called after each batch that became durable."""
+        self._lock = lock
         self._listener = listener
         self._intake = intake
         self._appended = appended
@@ -70,11 +77,24 @@ class Recorder:
                 await anyio.wait_readable(descriptor)
 
     async def guard(self) -> None:
-        """Watch over descriptors and the socket file until cancelled."""
+        """Watch over the lock, descriptors and the socket file until cancelled."""
         while True:
             await anyio.sleep(GUARD_INTERVAL_S)
+            self._keep_lock()
             self._guard()
             self._appended()
+
+    def _keep_lock(self) -> None:
+        try:
+            if self._lock.keep():
+                logger.warning("daemon.lock was gone: made anew")
+        except HomeLocked:
+            # Not one byte more: the log is another's now. What was not acknowledged is
+            # in the spools, and the other processes end with this one.
+            logger.error("daemon.lock was gone, and another daemon has it: ending")
+            os._exit(1)
+        except OSError:
+            pass  # With the home, or on a full disk: it is tried again.
 
     def _guard(self) -> None:
         try:
@@ -98,6 +118,7 @@ class Recorder:
                 return
 
     async def _take(self, messages: list[Message]) -> None:
+        self._keep_lock()  # Before each batch: two daemons must not write one log.
         try:
             replies = await to_thread.run_sync(self._intake.take, messages)
         except AppendFailed as error:

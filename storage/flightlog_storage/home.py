@@ -233,20 +233,44 @@ class HomeLock:
         Raises:
             HomeLocked: Another daemon holds it.
         """
-        self._fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._fd)
-            raise HomeLocked(home.root) from error
+        self._home = home
+        self._info: DaemonInfo | None = None
+        self._fd = self._take()
 
     def write(self, info: DaemonInfo) -> None:
+        self._info = info
         data = msgspec.json.encode(info)
         os.pwrite(self._fd, data, 0)
         os.ftruncate(self._fd, len(data))
 
+    def keep(self) -> bool:
+        """Take it anew where its file was deleted; return whether that was so.
+
+        Raises:
+            HomeLocked: Another daemon was faster: it serves the home now.
+            OSError: The disk refuses.
+        """
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._fd), os.stat(self._home.lock)):
+                return False
+        fd = self._take()
+        self.close()
+        self._fd = fd
+        if self._info is not None:
+            self.write(self._info)
+        return True
+
     def close(self) -> None:
         os.close(self._fd)
+
+    def _take(self) -> int:
+        fd = os.open(self._home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise HomeLocked(self._home.root) from error
+        return fd
 
 
 def choose_home(

@@ -37,6 +37,7 @@ __all__ = (
     "frames_in_log",
     "history",
     "is_ended",
+    "is_served_by",
     "kill_all",
     "kill_daemon",
     "make_home",

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from tests.system.harness import (
     folded_offset,
     frames_in_log,
     is_ended,
+    is_served_by,
     kill_daemon,
     make_home,
     read_rows,
@@ -44,7 +45,7 @@ from flightlog_storage.codec import RunKey, encode_definitions, encode_event, en
 from flightlog_storage.database import Database
 from flightlog_storage.event import RunStarted, WriterId
 from flightlog_storage.frame import FLAG_GAP, PAYLOAD_SIZE_MAX, pack_frame
-from flightlog_storage.home import Home
+from flightlog_storage.home import Home, HomeLock
 from flightlog_storage.protocol import (
     TOKEN_SIZE,
     Ack,
@@ -185,6 +186,36 @@ def test_a_second_daemon_leaves_the_first_one_its_socket(home: Home) -> None:
 
 
 @pytest.mark.fault(21)
+@pytest.mark.fault(21)
+def test_a_lost_lock_file_lets_no_second_daemon_in(home: Home) -> None:
+    with daemon(home) as first:
+        trainer = Trainer(home, 2000, how="wait")
+        trainer.expect("ready")
+        home.lock.unlink()
+
+        wait_until(lambda: is_served_by(home, first.pid))
+
+        second = start_daemon(home, wait=False)
+        assert second.wait(60) == 0, "it steps aside"
+        trainer.go_on()
+        assert trainer.wait() == 0
+        wait_until(lambda: not any(home.spool.iterdir()))
+        assert [n for n, _ in read_rows(home)] == list(range(2000))
+        assert flightlogd(home, "stop").stdout == "stopped\n"
+        assert first.wait(60) == 0
+
+
+@pytest.mark.fault(21)
+def test_a_daemon_whose_lock_another_has_writes_no_more(home: Home) -> None:
+    with daemon(home) as first:
+        os.kill(first.pid, signal.SIGSTOP)
+        home.lock.unlink()
+        with closing(HomeLock(home)):
+            os.kill(first.pid, signal.SIGCONT)
+
+            assert first.wait(60) == 1
+
+
 def test_daemons_that_take_turns_never_write_at_once(home: Home) -> None:
     for turn in range(4):
         process = start_daemon(home)
