@@ -1,17 +1,19 @@
 # VENV: where an environment is made. PYTHON: with which interpreter. ARGS: for pytest.
 PYTHON ?= python3
 demo: VENV ?= .venv-demo
-test torture mutants lint bench: VENV ?= .venv-test
+test torture mutants soak lint bench: VENV ?= .venv-test
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 ARGS ?= -q -n auto --dist loadfile
 PEERS ?=
-.PHONY: help demo test torture mutants lint bench
+SOAK ?=
+.PHONY: help demo test torture mutants soak lint bench
 
 help:
 	@echo "make demo   a small training run, logged and read back (in .venv-demo)"
 	@echo "make test   install and run all tests (in .venv-test)"
 	@echo "make torture what kills and cuts at random, a hundred times as much"
 	@echo "make mutants takes out each sync and check in turn: some test must fail"
+	@echo "make soak   64 writers, kills of everything, a disk that fills: 20 minutes"
 	@echo "make lint   formatting, lint and types (in .venv-test)"
 	@echo "make bench  the benchmarks, beside peers in environments of their own"
 
@@ -44,6 +46,13 @@ mutants:
 	$(PIP) install --quiet --group test --editable .
 	$(VENV)/bin/python -m tests.mutations $(MODULES)
 
+# For instance: make soak SOAK="--minutes 600 --seed 7"
+soak:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade "pip>=25.1"
+	$(PIP) install --quiet --group test --editable .
+	$(VENV)/bin/python benchmarks/soak.py $(SOAK)
+
 lint:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=25.1"
@@ -72,3 +81,5 @@ bench:
 	$(VENV)/bin/python benchmarks/quiet_watch.py
 	$(VENV)/bin/python benchmarks/system_metrics.py
 	$(VENV)/bin/python benchmarks/memory.py
+	$(VENV)/bin/python benchmarks/latency.py
+	$(VENV)/bin/python benchmarks/growth.py

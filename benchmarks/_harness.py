@@ -27,6 +27,7 @@ __all__ = (
     "Report",
     "argument_parser",
     "command",
+    "disk_image",
     "environments",
     "percentile",
     "run_verb",
@@ -283,3 +284,23 @@ def scratch_home(parent: Path | None) -> Iterator[Path]:
         prefix="flightlog-benchmark-", dir=parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
+
+
+@contextmanager
+def disk_image(folder: Path, size: int) -> Iterator[Path | None]:
+    """Mount a new ext4 file system of such a size; None where it cannot be done."""
+    image, mount = folder / "image", folder / "disk"
+    mount.mkdir()
+    try:
+        with image.open("wb") as file:
+            file.truncate(size)
+        run(["mkfs.ext4", "-q", "-m", "0", image], RUN_TIMEOUT_S)
+        run(["mount", "-o", "loop", image, mount], RUN_TIMEOUT_S)
+    except (OSError, subprocess.CalledProcessError) as error:
+        say(f"no disk of its own, which needs root: {error}")
+        yield None
+        return
+    try:
+        yield mount
+    finally:
+        run(["umount", "-l", mount], RUN_TIMEOUT_S)
