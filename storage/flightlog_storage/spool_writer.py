@@ -261,6 +261,8 @@ class SpoolWriter:
                 self.room.check(self._folder, _chunk_size(need))
                 self._go_on(need)
             except OSError:
+                if self.idle:  # The sender's thread is to ask the disk.
+                    self.wake()
                 if self.is_open or self._lock_fd < 0:  # Or it is a child's no more.
                     raise
                 self._open_reserve()
@@ -328,8 +330,6 @@ class SpoolWriter:
         except OSError as error:
             self._refusal = error
             self._asked_s = time.monotonic()
-            if self.idle:
-                self.wake()
             raise
         self._refusal = None
 
