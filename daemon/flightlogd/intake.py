@@ -149,12 +149,7 @@ class Intake:
         if isinstance(request, StatusRequest):
             batch.replies.append((message.peer, self._status()))
         elif request.protocol != PROTOCOL_VERSION:
-            self._refuse(
-                batch,
-                message.peer,
-                f"this daemon speaks protocol {PROTOCOL_VERSION}, not "
-                f"{request.protocol}: install the same version of flightlog for both",
-            )
+            self._refuse(batch, message.peer, _other_protocol(request.protocol))
         elif len(request.writer) != 16:
             self._refuse(batch, message.peer, "a writer's id has 16 bytes")
         elif not self._is_proven(request):
@@ -237,3 +232,14 @@ def _check(frame: Frame, payload: bytes) -> None:
         raise CorruptData("frame", 0, "it is no frame of events")
     if frame.sequence_end > SEQUENCE_MAX or frame.count > frame.payload_size:
         raise CorruptData("frame", 0, "it cannot hold so many events")
+
+
+def _other_protocol(theirs: int) -> str:
+    """Return what to do where versions of a writer and of this daemon do not fit."""
+    reason = f"this daemon speaks protocol {PROTOCOL_VERSION}, not {theirs}: "
+    if theirs < PROTOCOL_VERSION:
+        return reason + (
+            "this process has loaded an older flightlog; what it logs is kept in its "
+            "spool, which the daemon takes when the process has ended"
+        )
+    return reason + "this process has loaded a newer flightlog"

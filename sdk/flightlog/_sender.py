@@ -50,6 +50,7 @@ class Sender:
         self._socket: zmq.Socket[bytes] | None = None
         self._daemon: DaemonInfo | None = None
         self._has_complained = False
+        self._refusal: str | None = None  # That was told.
         self._has_looked = False
         self._hurry = 0
         self._thread = threading.Thread(
@@ -71,7 +72,12 @@ class Sender:
             self._news.ring()
             try:
                 self._durable.wait_for(
-                    lambda: self._delivery.durable >= target or self._is_over, timeout_s
+                    lambda: (
+                        self._delivery.durable >= target
+                        or self._is_over
+                        or self._refused
+                    ),
+                    timeout_s,
                 )
                 return self._delivery.durable >= target
             finally:
@@ -111,9 +117,11 @@ class Sender:
 
     def _deliver(self) -> None:
         idle_rounds = 0
-        while not self._is_done() and not self._refused:
+        while not self._is_done():
             self._spool.room.look()
             is_refused = self._spool.make_room()
+            if self._refused and not self._is_served_by_another():
+                return
             if self._socket is None and not self._connect():
                 self._news.wait(RECONNECT_S)
                 continue
@@ -126,8 +134,26 @@ class Sender:
                 idle_rounds = 0 if moved else idle_rounds
             else:
                 idle_rounds = self._wait_for_rows(0 if is_refused else idle_rounds)
-        if self._refused:
-            say(f"the daemon refused this writer: {self._delivery.refused}")
+
+    def _is_served_by_another(self) -> bool:
+        """Wait for another daemon than the one that refused; False at the end."""
+        self._disconnect()
+        if self._refusal != self._delivery.refused:
+            self._refusal = self._delivery.refused
+            say(
+                f"the daemon refused this writer: {self._refusal}. Nothing is lost: "
+                "the spool keeps the rows until another daemon serves the home "
+                "(`flightlogd stop` ends this one, and the next is started by itself)"
+            )
+        while not self._is_closing:
+            self._news.wait(SILENCE_S)
+            self._spool.room.look()
+            self._spool.make_room()
+            daemon = self._home.daemon()
+            if daemon != self._daemon or (daemon and not daemon.process.is_alive()):
+                self._delivery.refused = None
+                return True
+        return False
 
     def _is_done(self) -> bool:
         return self._is_closing and self._delivery.durable >= (
