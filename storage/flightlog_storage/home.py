@@ -282,7 +282,7 @@ def choose_home(
     that was named explicitly is refused unless FLIGHTLOG_ALLOW_NETWORK_FS is 1.
 
     Raises:
-        HomeUnusable: The home named is on a network file system, or is "".
+        HomeUnusable: The home named is on a network file system, is "", or no UTF-8.
     """
     runtime_name = environ.get("XDG_RUNTIME_DIR")
     runtime = Path(runtime_name) if runtime_name else None
@@ -294,6 +294,8 @@ def choose_home(
         raise HomeUnusable(Path(), "is given as '', which names no folder")
     named = explicit or environ.get("FLIGHTLOG_HOME")
     root = Path(named).expanduser().absolute() if named else _default_root()
+    if not _is_utf8(root):
+        raise HomeUnusable(root, "has a name that is no UTF-8: choose another")
     kind = file_system_type(root)
     if kind in NETWORK_FILE_SYSTEMS:
         if not named:
@@ -306,6 +308,15 @@ def choose_home(
                 "FLIGHTLOG_ALLOW_NETWORK_FS=1 to use it all the same",
             )
     return Home(root, runtime, socket)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether its name can be told: in the lock file, and to SQLite."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_system_type(path: Path) -> str:

@@ -26,6 +26,12 @@ def test_home_is_chosen_by_argument_then_variable_then_default(tmp_path: Path) -
         choose_home("", environ)  # As of a variable that is not set.
 
 
+def test_a_home_whose_name_cannot_be_told_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HomeUnusable, match="no UTF-8"):
+        choose_home(os.fsdecode(bytes(tmp_path) + b"/\xff"), {})
+    assert choose_home(tmp_path / "é %\n", {}).root.name == "é %\n"
+
+
 @pytest.mark.fault(5)
 def test_names_of_folders_are_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
