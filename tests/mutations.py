@@ -42,6 +42,7 @@ TESTS = {
     "compression": (f"{STORAGE}compression.py", f"{SYSTEM}compression.py"),
     "connection": (f"{STORAGE}database.py", WRITES),
     "eventlog": (POWER, f"{STORAGE}eventlog.py", WRITES),
+    "emptying": (f"{STORAGE}emptying.py",),
     "export_reader": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
     "files": (f"{STORAGE}home.py", f"{STORAGE}projector.py", WRITES),
     "folder_copies": (f"{STORAGE}folder_copies.py", f"{SYSTEM}backup.py"),

@@ -1,9 +1,11 @@
 """The collector: deletes now and then what nothing in the home needs any more.
 
-Checkpoints that replace one another would fill the disk otherwise.
+Rows of deleted runs leave the log, and blobs that nothing names go. Checkpoints that
+replace one another would fill the disk otherwise.
 """
 
 import logging
+import sqlite3
 import threading
 
 from flightlog_storage.checkpoint import read_checkpoint
@@ -41,29 +43,54 @@ class Collector:
             < durable.offset
         ):
             return
+        is_emptied, is_collected = self._empty_log(), self._collect_garbage()
+        if is_emptied and is_collected:
+            self._collected_at = durable.offset
+
+    def _empty_log(self) -> bool:
+        """Take the rows of deleted runs out of the log; return whether all are."""
         # Loaded only here: a worker that has nothing to do is to be small.
+        from flightlog_storage.emptying import empty
+
+        try:
+            done = empty(self._home, self._tick)
+        except (Stopped, BlockingIOError):
+            return False
+        except (StorageError, OSError, sqlite3.Error) as error:
+            logger.warning("rows of deleted runs stay in the log: %s", error)
+            return False
+        if done.frames:
+            shown = f"{done.freed:,}"
+            logger.info(
+                "emptied %d frames of deleted runs: the log is %s bytes smaller",
+                done.frames,
+                shown,
+            )
+        return not done.is_partial
+
+    def _collect_garbage(self) -> bool:
+        """Delete blobs and leftovers; return whether all that there is was deleted."""
         from flightlog_storage.garbage import collect, find_garbage
 
         try:
             garbage = find_garbage(self._home, tick=self._tick)
             collected = collect(garbage, self._tick)
         except Stopped:
-            return
+            return False
         except (StorageError, OSError) as error:
             logger.warning("nothing is deleted that nobody needs: %s", error)
-            return
+            return False
         if collected.count:
             shown = f"{collected.size:,}"
             logger.info("deleted %d files of %s bytes", collected.count, shown)
         for path, why in collected.failed[:10]:
             logger.warning("%s cannot be deleted: %s", path, why)
-        if not garbage.young_count and not collected.failed:
-            self._collected_at = durable.offset
+        return not garbage.young_count and not collected.failed
 
     def stop(self) -> None:
         """Have `collect` end soon, from another thread."""
         self._stopping.set()
 
-    def _tick(self) -> None:
+    def _tick(self, size: int = 0) -> None:
         if self._stopping.is_set():
             raise Stopped

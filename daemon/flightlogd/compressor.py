@@ -1,15 +1,19 @@
 """The compressor: makes sealed segments of the log smaller, one at a time."""
 
 import logging
-import os
 import threading
 
 from flightlog_storage.checkpoint import read_checkpoint
-from flightlog_storage.compression import Sealed, compress, compressible
+from flightlog_storage.compression import (
+    Sealed,
+    compress,
+    compressible,
+    has_room,
+    replacing,
+)
 from flightlog_storage.errors import StorageError
 from flightlog_storage.files import RealFiles
 from flightlog_storage.home import Home
-from flightlog_storage.segment import SEGMENT_SIZE_MAX
 from flightlogd.lane import Stopped
 from flightlogd.wakes import Durable
 
@@ -17,14 +21,9 @@ __all__ = ("Compressor",)
 
 logger = logging.getLogger(__name__)
 
-FREE_MIN = 2 * SEGMENT_SIZE_MAX  # A new file is there before the old one goes.
-
 
 class Compressor:
-    """Compresses segments that are folded and that nobody writes to any more.
-
-    There is one in a home, in the process that holds the worker's lock.
-    """
+    """Compresses segments that are folded and that nobody writes to any more."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -48,8 +47,8 @@ class Compressor:
                 return self._is_compressed(sealed)
             if before == durable.end.segment_first_offset:
                 self._done = before
-        except Stopped:
-            pass
+        except (Stopped, BlockingIOError):
+            pass  # Others are at the log, or this process is to end.
         except (StorageError, OSError) as error:
             if str(error) != self._told:
                 logger.warning("the log cannot be compressed: %s", error)
@@ -68,10 +67,10 @@ class Compressor:
 
     def _is_compressed(self, sealed: Sealed) -> bool:
         """Compress a segment, if it may be; return whether the next one may follow."""
-        disk = os.statvfs(self._home.log)
-        if disk.f_bavail * disk.f_frsize < FREE_MIN:
+        if not has_room(self._home.log):
             return False  # That the disk is full is told elsewhere.
-        made = compress(self._home.log, RealFiles(), sealed, self._tick)
+        with replacing(self._home.log):
+            made = compress(self._home.log, RealFiles(), sealed, self._tick)
         if made is None:
             self._left.add(sealed.header.first_offset)
         return True

@@ -333,6 +333,10 @@ class Database:
         """Return the editors of a run."""
         return [writer for (writer,) in self._query("editors_of_run", run)]
 
+    def deleted_writers(self) -> list[WriterId]:
+        """Return the writers and editors whose rows count no more, as of now."""
+        return [WriterId(writer) for (writer,) in self._query("deleted_writers")]
+
     def save_editor(self, editor: Editor) -> None:
         """Note how far an editor's events are folded."""
         self._write("save_editor", astuple(editor))

@@ -17,6 +17,7 @@ __all__ = (
     "ALIGNMENT",
     "EVENT_SIZE_MAX",
     "FLAG_CARRIED",
+    "FLAG_EMPTIED",
     "FLAG_GAP",
     "FRAME_MAGIC",
     "HEADER_SIZE",
@@ -34,6 +35,7 @@ PAYLOAD_SIZE_MAX = 16 << 20
 EVENT_SIZE_MAX = 7 << 20  # With the definition of its shape it must fit a payload.
 FLAG_GAP = 1  # The writer says: the events before these are gone.
 FLAG_CARRIED = 4  # From another home: what it says is owed is not to be done here.
+FLAG_EMPTIED = 8  # Its run was deleted, and its rows have no values any more.
 FRAME_MAGIC = 0x4D524647  # "GFRM" little-endian: bytes 47 46 52 4d
 
 # magic, header crc | payload size, payload crc, offset, count, type, codec, flags,

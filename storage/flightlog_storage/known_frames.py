@@ -5,10 +5,12 @@ from pathlib import Path
 
 from flightlog_storage.carried import CarriedFrame
 from flightlog_storage.event import WriterId
+from flightlog_storage.frame import FLAG_EMPTIED
 from flightlog_storage.logreader import LogReader, StoredFrame
 
 __all__ = ("Known", "known_frames")
 
+_UNKNOWN = -1  # No crc.
 _Sequences = tuple[int, int]  # The first, and the one behind the last.
 
 
@@ -16,7 +18,8 @@ _Sequences = tuple[int, int]  # The first, and the one behind the last.
 class Known:
     """What a log has of some writers, frame by frame."""
 
-    frames: dict[tuple[WriterId, _Sequences], int] = field(default_factory=dict)
+    # The crc of each one's payload; None if that was emptied since.
+    frames: dict[tuple[WriterId, _Sequences], int | None] = field(default_factory=dict)
     last: dict[WriterId, int] = field(default_factory=dict)
 
     def has(self, carried: CarriedFrame) -> bool:
@@ -27,8 +30,8 @@ class Known:
         """
         frame = carried.frame
         place = (frame.sequence, frame.sequence_end)
-        crc = self.frames.get((frame.writer, place))
-        if crc == frame.payload_crc:
+        crc = self.frames.get((frame.writer, place), _UNKNOWN)
+        if crc is None or crc == frame.payload_crc:
             return True
         if frame.sequence <= self.last.get(frame.writer, 0):
             raise ValueError("its writers have gone on here in another way")
@@ -44,7 +47,9 @@ def known_frames(log: Path, writers: frozenset[WriterId]) -> Known:
         if isinstance(item, StoredFrame):
             frame = item.frame
             place = (frame.sequence, frame.sequence_end)
-            known.frames[frame.writer, place] = frame.payload_crc
+            is_emptied = frame.flags & FLAG_EMPTIED
+            crc = None if is_emptied else frame.payload_crc
+            known.frames[frame.writer, place] = crc
             known.last[frame.writer] = max(
                 known.last.get(frame.writer, 0), frame.sequence_end - 1
             )

@@ -40,6 +40,14 @@ INSERT OR REPLACE INTO editors VALUES (?, ?, ?)
 -- name: editors_of_run
 SELECT writer FROM editors WHERE run = ?
 
+-- name: deleted_writers
+-- Those whose rows count no more; an editor's may again, if its run is there again.
+SELECT writer FROM writers WHERE status = 'dismissed'
+UNION
+SELECT editors.writer
+FROM editors INNER JOIN runs ON editors.run = runs.number
+WHERE runs.deleted = 1 AND runs.id <> ''
+
 -- name: run_of_writer
 SELECT run FROM writers WHERE writer = ?
 

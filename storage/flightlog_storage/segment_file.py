@@ -62,6 +62,7 @@ class SegmentFile:
         self.name = opened.path.name
         self.is_compressed = opened.is_compressed
         self.footer_position: int | None = None  # Known of a compressed one alone.
+        self.mark = 0 if opened.index is None else opened.index.mark
         self.file_size = files.size(opened.fd)
         if not opened.is_compressed:
             self.size = self.file_size

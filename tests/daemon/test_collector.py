@@ -12,9 +12,14 @@ from tests.storage.recording import Recorded, writer_id
 from tests.system.harness import wait_until
 
 from flightlog_storage.blobs import BlobStore, stage_bytes
+from flightlog_storage.codec import EDITOR_RANK
+from flightlog_storage.compression import replacing
+from flightlog_storage.event import RunDeleted
+from flightlog_storage.files import RealFiles
 from flightlog_storage.garbage import GRACE_S
 from flightlog_storage.home import Home
 from flightlog_storage.projector import Projector
+from flightlog_storage.segment_file import SegmentFile
 from flightlogd import collector as module
 from flightlogd.collector import Collector
 from flightlogd.wakes import Durable
@@ -150,6 +155,31 @@ def test_it_ends_when_its_process_is_to_end(
     collector.collect()
 
     assert path.exists()
+
+
+def test_rows_of_deleted_runs_leave_the_log(
+    recorded: Recorded, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    recorded.record(writer_id("w"), *({"text": "a secret"} for _ in range(100)))
+    recorded.tell(recorded.join("run", "ed", EDITOR_RANK), RunDeleted(time=9.0))
+    recorded.log.close()
+    (segment,) = recorded.home.log.iterdir()
+    assert b"a secret" in segment.read_bytes()
+    recorded.log = recorded.open()
+    recorded.rows(writer_id("w"), (0, 1.0))
+    fold(recorded)
+    collector.durable = durable(recorded)
+
+    with replacing(recorded.home.log):
+        collector.collect()  # Another one is at the log: it is looked at again.
+    collector.collect()
+
+    assert "emptied 1 frames of deleted runs" in caplog.text
+    assert not segment.exists()
+    file = SegmentFile(RealFiles(), segment)
+    assert b"a secret" not in file.read(0, file.size)
+    file.close()
 
 
 def test_the_worker_collects_by_itself(recorded: Recorded) -> None:

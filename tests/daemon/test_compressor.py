@@ -14,7 +14,6 @@ from tests.system.harness import wait_until
 from flightlog_storage import compression
 from flightlog_storage.home import Home
 from flightlog_storage.verification import verify
-from flightlogd import compressor as module
 from flightlogd.compressor import Compressor
 
 # The worker's process, which does not wait, and takes small segments too.
@@ -108,10 +107,10 @@ def test_without_room_for_a_second_file_it_waits(
     recorded: Recorded, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fold(recorded)
-    monkeypatch.setattr(module, "FREE_MIN", 1 << 62)
+    monkeypatch.setattr(compression, "FREE_MIN", 1 << 62)
     assert compress_all(compressor) == 0
 
-    monkeypatch.setattr(module, "FREE_MIN", 0)
+    monkeypatch.setattr(compression, "FREE_MIN", 0)
     assert compress_all(compressor) > 2
 
 

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.sdk.conftest import wait_until
 from tests.sdk.test_cli import call, daemon, data, environment
 
 from flightlog.cli.collecting import seconds_of
+from flightlog_storage.emptying import holding_deleted
+from flightlog_storage.files import RealFiles
+from flightlog_storage.history import Query
+from flightlog_storage.home import Home
+from flightlog_storage.reader import HomeReader
+from flightlog_storage.segment_file import SegmentFile
 
 pytestmark = pytest.mark.once
 
@@ -47,6 +54,48 @@ def train(home: Path, run: str, *texts: str) -> None:
 
 def blobs(home: Path) -> set[str]:
     return {path.read_text() for path in (home / "blobs").glob("*/*")}
+
+
+LOG = """
+import flightlog, sys
+with flightlog.init(project="demo", id=sys.argv[1]) as run:
+    for n in range(2000):
+        run.log({"text": f"said by {sys.argv[1]} at {n}", "n": n})
+"""
+
+
+def log_bytes(home: Path) -> bytes:
+    found = b""
+    for path in sorted((home / "log").iterdir()):
+        file = SegmentFile(RealFiles(), path)
+        found += file.read(0, file.size)
+        file.close()
+    return found
+
+
+def test_rows_of_a_deleted_run_leave_the_log(home: Path) -> None:
+    for run in ("a", "b"):
+        python(home, LOG, run)
+    daemon("stop", home)  # So that the segment is sealed.
+    python(home, DELETE, "a")
+    wait_until(lambda: b"RunDeleted" in log_bytes(home))
+    wait_until(lambda: len(holding_deleted(Home(home))) == 1)
+    assert b"said by a at 77" in log_bytes(home)
+
+    dry = call(home, "gc", "--dry-run")
+    assert "1 segments of the log may have rows of deleted runs" in dry.stderr
+    found = data(call(home, "gc", "--json"), "flightlog.gc/1")["log"]
+
+    assert found["segments"] == 1
+    assert found["frames"] > 0
+    assert found["bytes"] > 10_000
+    assert b"said by a at 77" not in log_bytes(home)
+    assert b"said by b at 77" in log_bytes(home)
+    assert "frames of deleted runs" not in call(home, "gc").stderr
+    assert call(home, "verify", "--full").returncode == 0
+    rows = HomeReader(Home(home)).history(("ada", "demo", "b"), Query())
+    assert rows is not None
+    assert [row["n"] for row in rows.to_dicts()] == list(range(2000))
 
 
 def test_it_takes_what_was_replaced_or_deleted_and_nothing_else(home: Path) -> None:

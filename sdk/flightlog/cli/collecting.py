@@ -16,6 +16,7 @@ from flightlog.cli.output import (
     talk,
 )
 from flightlog.errors import BadArgumentError
+from flightlog_storage.emptying import Emptied, empty, holding_deleted
 from flightlog_storage.garbage import Collected, Garbage, Item, collect, find_garbage
 from flightlog_storage.home import Home
 from flightlog_storage.terminal import plain
@@ -50,12 +51,40 @@ def collect_garbage(home: Home, grace_s: float, *, is_dry: bool, as_json: bool) 
     deleted: list[Item] = []
     collected = Collected() if is_dry else collect(garbage, done=deleted.append)
     items = garbage.items if is_dry else deleted
+    holding = len(holding_deleted(home))
+    emptied = Emptied() if is_dry else _empty(home, collected)
     if as_json:
         data = _data(garbage, collected, items)
+        data["log"] = {
+            "segments": holding if is_dry else emptied.segments,
+            "frames": emptied.frames,
+            "bytes": emptied.freed,
+        }
         emit_json("flightlog.gc/1", {"dry_run": is_dry, "grace_s": grace_s} | data)
     else:
         _print(garbage, collected, items, is_dry=is_dry)
+        if is_dry and holding:
+            talk(f"{holding:,} segments of the log may have rows of deleted runs")
+        elif emptied.frames:
+            size = sized(emptied.freed)
+            talk(
+                f"{emptied.frames:,} frames of deleted runs emptied in the log: {size}"
+            )
     return not collected.failed
+
+
+def _empty(home: Home, collected: Collected) -> Emptied:
+    """Take the rows of deleted runs out of the log, if nobody else is at it."""
+    try:
+        done = empty(home)
+    except BlockingIOError:
+        return Emptied()  # The daemon does it.
+    except OSError as error:
+        collected.failed.append((str(home.log), error.strerror or str(error)))
+        return Emptied()
+    if done.is_partial:
+        collected.failed.append((str(home.log), "no room to rewrite segments"))
+    return done
 
 
 def _print(
