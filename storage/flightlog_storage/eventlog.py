@@ -332,7 +332,6 @@ class EventLog:
                 return  # It held nothing, and the new one has taken its place.
             if segment.torn_size:
                 self._files.truncate(fd, segment.position)
-                self._files.fdatasync(fd)
             if not segment.sealed:
                 self._write_footer(fd, segment)
         finally:

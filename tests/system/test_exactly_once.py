@@ -1,10 +1,11 @@
-"""Exactly once: writers, crashes, restarts, compaction and replay against a model.
+"""Exactly once: a home whose writers, daemon, disk and clock misbehave, and a model.
 
 The parts are the real ones, in one process: spool, delivery, intake, event log,
 projector, adoption, reader. Only the sockets between them are played, so that
 messages can be lost, repeated and cut off.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -36,10 +37,20 @@ from flightlog._rows import RowLog
 from flightlog_storage import projector as projector_module
 from flightlog_storage import protocol as protocol_module
 from flightlog_storage import spool_writer as spool_module
-from flightlog_storage.codec import RunKey, encode_event
+from flightlog_storage.codec import (
+    EDITOR_RANK,
+    RUN_SHAPE,
+    RunKey,
+    encode_definitions,
+    encode_event,
+    encode_run,
+)
 from flightlog_storage.database import Database
-from flightlog_storage.event import RunFinished, RunStarted
-from flightlog_storage.eventlog import EventLog
+from flightlog_storage.errors import CorruptData
+from flightlog_storage.event import RunDeleted, RunFinished, RunStarted, WriterId
+from flightlog_storage.eventlog import AppendFailed, EventLog
+from flightlog_storage.files import RealFiles
+from flightlog_storage.frame import pack_frame
 from flightlog_storage.history import Query
 from flightlog_storage.home import DaemonInfo, Home
 from flightlog_storage.process import Ending, this_process
@@ -47,6 +58,7 @@ from flightlog_storage.projector import Projector, reset_projections
 from flightlog_storage.protocol import (
     TOKEN_SIZE,
     Delivery,
+    Hello,
     Reply,
     decode_reply,
     encode,
@@ -54,6 +66,7 @@ from flightlog_storage.protocol import (
 )
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import State
+from flightlog_storage.segment import SEGMENT_HEADER_SIZE
 from flightlog_storage.spool import SpoolOwner, remove_spool
 from flightlog_storage.spool_reader import SpoolReader
 from flightlog_storage.spool_writer import SpoolWriter
@@ -81,6 +94,49 @@ KEYS = ("loss", "acc", "deep.er")
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
+class SickDisk(RealFiles):
+    """A disk that refuses what is written, as long as `error` says how."""
+
+    error = 0
+
+    def __init__(self) -> None:
+        self._opened: set[int] = set()
+
+    def kill(self) -> None:
+        """End the process that used the disk: its files are closed, nothing more."""
+        for fd in list(self._opened):
+            self.close(fd)
+
+    def open(self, path: Path, *, write: bool = False) -> int:
+        fd = super().open(path, write=write)
+        self._opened.add(fd)
+        return fd
+
+    def create(self, path: Path) -> int:
+        self._check()
+        fd = super().create(path)
+        self._opened.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._opened.discard(fd)
+        super().close(fd)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, position: int) -> int:
+        if self.error:
+            super().pwrite(fd, data[: len(data) // 2], position)
+        self._check()
+        return super().pwrite(fd, data, position)
+
+    def fdatasync(self, fd: int) -> None:
+        self._check()
+        super().fdatasync(fd)
+
+    def _check(self) -> None:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+
+
 class Killed(Exception):
     """The process that runs this was killed here."""
 
@@ -100,6 +156,8 @@ class Writer:
     is_alive: bool = True
     is_over: bool = False  # Its last event is said, by itself or for it.
     is_lost: bool = False
+    is_forked: bool = False
+    is_gone: bool = False  # Its run was deleted: what it says counts no more.
 
 
 @pytest.mark.fault(54, 63)
@@ -124,6 +182,8 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.everyone: list[Writer] = []
         self.value = 0
         self.connections = 0
+        self.disk = SickDisk()
+        self.clock_s = 0
         self.log = self.open_log()
         self.intake = Intake(self.log, lambda: b"", KEY)
         self.projector = Projector(self.home)
@@ -131,7 +191,8 @@ class ExactlyOnce(RuleBasedStateMachine):
     def open_log(self) -> EventLog:
         return EventLog.open(
             self.home.log,
-            now_ns=time.time_ns,
+            self.disk,
+            now_ns=lambda: time.time_ns() + self.clock_s * 10**9,
             quarantine=self.home.quarantine,
             segment_size_max=SEGMENT_SIZE,
         )
@@ -147,22 +208,37 @@ class ExactlyOnce(RuleBasedStateMachine):
     def start_another(self, run: str) -> Writer:
         return self.start_writer(run)
 
-    def start_writer(self, run: str) -> Writer:
-        rank = sum(writer.run == run for writer in self.everyone)
+    @precondition(lambda self: len(self.everyone) < WRITERS_MAX)
+    @rule(target=writers, parent=writers)
+    def fork(self, parent: Writer) -> Any:
+        """Have a process forked that logs into the run, too."""
+        if parent.is_gone or parent.spool.writer not in self.log.last_sequence:
+            return multiple()
+        return self.start_writer(parent.run, parent.rank)
+
+    def start_writer(self, run: str, parent: int | None = None) -> Writer:
+        """Start one of a new rank, or a child of the one of that rank."""
+        of_run = self.writers_of(run)
+        rank = sum(not each.is_forked for each in of_run) if parent is None else parent
+        forked = parent is not None
         key = RunKey("e", "p", run, rank)
         token = os.urandom(TOKEN_SIZE)
-        owner = SpoolOwner(writer_of(token), this_process(), key)
+        owner = SpoolOwner(writer_of(token), this_process(), key, forked)
         spool = SpoolWriter(self.home.spool, owner, lambda: None)
-        started = RunStarted(time=1.0, entity="e", project="p", run=run, rank=rank)
+        started = RunStarted(
+            time=1.0, entity="e", project="p", run=run, rank=rank, forked=forked
+        )
         spool.put(encode_event(started))
         reader = SpoolReader(spool.folder)
         writer = Writer(
             run,
             rank,
             spool,
-            RowLog(spool, 0, _fail, _fail, _fail),
+            # A child's steps are its own: else the later of two rows would count.
+            RowLog(spool, 1000 * len(self.everyone) * forked, _fail, _fail, _fail),
             Delivery(spool.writer, reader, token),
             reader,
+            is_forked=forked,
         )
         self.connect(writer)
         self.everyone.append(writer)
@@ -185,15 +261,19 @@ class ExactlyOnce(RuleBasedStateMachine):
     ) -> None:
         for _ in range(count):
             self.value += 1
+            step = None if writer.is_forked else step
             at = writer.rows.step if step is None else step
             row = dict.fromkeys(keys, self.value)
             writer.rows.log(row, step)
+            if writer.is_gone:
+                continue
             for key, value in row.items():
                 self.cells[writer.run, writer.rank, at, key] = value
             self.row_counts[writer.run] += 1
 
     @rule(writer=consumes(writers))
     def finish(self, writer: Writer) -> None:
+        self.disk.error = 0
         writer.spool.seal(encode_event(RunFinished(time=2.0, exit_code=0)))
         writer.is_alive = False
         writer.is_over = True
@@ -238,7 +318,10 @@ class ExactlyOnce(RuleBasedStateMachine):
     # --- the way ---
 
     def take(self, peer: bytes, parts: list[bytes]) -> list[Reply]:
-        answers = self.intake.take([Message(peer, parts)])
+        try:
+            answers = self.intake.take([Message(peer, parts)])
+        except AppendFailed:
+            return []  # Nobody is told anything.
         return [reply for _, reply in answers if not isinstance(reply, bytes)]
 
     def connect(self, writer: Writer) -> None:
@@ -296,6 +379,61 @@ class ExactlyOnce(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(writer.sent) - 1))
         self.take(os.urandom(5), writer.sent[index])
 
+    # --- what happens to the disk, the clock and the runs ---
+
+    @rule(number=st.sampled_from([errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]))
+    def refuse(self, number: int) -> None:
+        self.disk.error = number
+
+    @rule()
+    def have_room_again(self) -> None:
+        self.disk.error = 0
+
+    @rule(years=st.sampled_from([-30, -1, 0, 1, 200]))
+    def set_clock(self, years: int) -> None:
+        self.clock_s = years * 365 * 86_400
+
+    @rule(which=st.integers(0, 99), bit=st.integers(0, 1 << 20))
+    def flip_a_bit(self, which: int, bit: int) -> None:
+        """Have a bit wrong where it can be mended: in a header, or in a part."""
+        segments = sorted(self.home.log.glob("*.log"))
+        parts = sorted(self.home.histories.glob("*/*.parquet"))
+        path = [*segments, *parts][which % (len(segments) + len(parts))]
+        is_part = path.suffix == ".parquet"
+        bit %= 8 * (path.stat().st_size if is_part else SEGMENT_HEADER_SIZE)
+        flip(path, bit)
+        if is_part:
+            with suppress(CorruptData):
+                self.check()
+            self.replay()
+        else:
+            wrong = header_of(path)
+            self.check()
+            self.restart_recorder()
+            self.check()
+            if header_of(path) == wrong:  # Else an empty one was made anew.
+                flip(path, bit)
+
+    @rule(run=st.sampled_from(RUNS))
+    def delete(self, run: str) -> None:
+        """Delete a run all of whose writers the log knows."""
+        of_run = [writer for writer in self.everyone if writer.run == run]
+        known = self.log.last_sequence
+        if not of_run or not all(each.spool.writer in known for each in of_run):
+            return
+        self.disk.error = 0
+        peer, editor = os.urandom(5), WriterId(os.urandom(16))
+        self.take(peer, [encode(Hello(editor, KEY))])
+        shape = {RUN_SHAPE: encode_run(RunKey("e", "p", run, EDITOR_RANK))}
+        event = encode_event(RunDeleted(time=1.0))
+        payload = encode_definitions(shape) + event
+        self.take(peer, [*pack_frame(editor, 1, 1, payload, 0)])
+        assert self.log.last_sequence[editor] == 1
+        for writer in of_run:
+            writer.is_gone = True
+        self.row_counts[run] = 0
+        self.cells = {key: v for key, v in self.cells.items() if key[0] != run}
+
     # --- what happens to the daemon ---
 
     @rule(torn=st.binary(max_size=200))
@@ -314,6 +452,8 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.restart_recorder()
 
     def restart_recorder(self) -> None:
+        self.disk.error = 0
+        self.disk.kill()
         self.log = self.open_log()
         self.intake = Intake(self.log, lambda: b"", KEY)
         for writer in self.everyone:
@@ -376,6 +516,11 @@ class ExactlyOnce(RuleBasedStateMachine):
 
     def check_run(self, reader: HomeReader, run: str) -> None:
         history = reader.history(("e", "p", run), Query())
+        state = reader.state(("e", "p", run))
+        if self.is_deleted(run):
+            assert history is None
+            assert state is None
+            return
         assert history is not None
         rows = list(history.to_dicts())
         identities = [(row.get("_rank", 0), row["_step"]) for row in rows]
@@ -387,14 +532,19 @@ class ExactlyOnce(RuleBasedStateMachine):
             if key in KEYS and value is not None
         }
         assert cells == {key: v for key, v in self.cells.items() if key[0] == run}
-        state = reader.state(("e", "p", run))
         assert state is not None
         assert state.row_count == self.row_counts[run]
         assert state.lost_count == 0
         assert state.state is self.expected_state(run)
 
+    def writers_of(self, run: str) -> list[Writer]:
+        return [each for each in self.everyone if each.run == run and not each.is_gone]
+
+    def is_deleted(self, run: str) -> bool:
+        return not self.writers_of(run)
+
     def expected_state(self, run: str) -> State:
-        of_run = [writer for writer in self.everyone if writer.run == run]
+        of_run = self.writers_of(run)
         if not all(writer.is_over for writer in of_run):
             return State.RUNNING
         lost = any(writer.is_lost for writer in of_run)
@@ -403,6 +553,7 @@ class ExactlyOnce(RuleBasedStateMachine):
     def teardown(self) -> None:
         count("histories of the model")
         count("rows, each there once", sum(self.row_counts.values()))
+        self.disk.error = 0
         try:
             self.check()
             self.project(1 << 30)
@@ -413,6 +564,7 @@ class ExactlyOnce(RuleBasedStateMachine):
             self.log.close()
             for writer in self.everyone:
                 writer.reader.close()
+                writer.spool.close()
             self.patches.undo()
             shutil.rmtree(self.folder)
 
@@ -424,6 +576,19 @@ class ExactlyOnce(RuleBasedStateMachine):
         self.project(1 << 30)
         assert [reader.state(("e", "p", run)) for run in self.row_counts] == lived
         self.check()
+
+
+def header_of(path: Path) -> bytes:
+    return path.read_bytes()[:SEGMENT_HEADER_SIZE] if path.exists() else b""
+
+
+def flip(path: Path, bit: int) -> None:
+    count("bits flipped")
+    with path.open("r+b") as file:
+        file.seek(bit // 8)
+        (byte,) = file.read(1)
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
 
 
 def _fail(*arguments: object) -> Any:

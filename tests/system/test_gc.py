@@ -211,7 +211,8 @@ class Collecting:
 
 def kill_worker(home: Home) -> None:
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(status(home)["worker_pid"]).kill()
+        pid = wait_until(lambda: status(home)["worker_pid"])  # None is this process.
+        psutil.Process(pid).kill()
         count("kills")
 
 
