@@ -62,7 +62,7 @@ TESTS = {
     "spool_reader": (f"{STORAGE}spool.py",),
     "survey": (f"{STORAGE}eventlog.py",),
     "verification": (f"{STORAGE}eventlog.py", f"{SDK}cli.py"),
-    "zips": (f"{STORAGE}snapshot.py", f"{SDK}asset_zips.py"),
+    "zips": (f"{STORAGE}exports.py", f"{STORAGE}snapshot.py", f"{SDK}asset_zips.py"),
     "adoption": (f"{DAEMON}adoption.py", f"{SYSTEM}daemon.py"),
     "intake": (f"{DAEMON}intake.py",),
     "main": (WRITES,),

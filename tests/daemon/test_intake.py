@@ -169,6 +169,16 @@ def test_a_hole_that_the_writer_knows_of_is_taken(
     assert log.last_sequence == {A: 9}
 
 
+def test_a_hole_behind_what_is_there_already_is_none(
+    intake: Intake, log: EventLog
+) -> None:
+    ask(intake, *frame(A, 1, 5))
+
+    assert ask(intake, *frame(A, 4, 4, FLAG_GAP)) == Rewind(5)
+
+    assert log.last_sequence == {A: 5}
+
+
 def test_a_frame_refused_in_a_batch_costs_its_followers_a_rewind_alone(
     intake: Intake, log: EventLog
 ) -> None:

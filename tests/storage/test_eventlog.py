@@ -33,7 +33,7 @@ from flightlog_storage.segment import (
     parse_segment_header,
     segment_name,
 )
-from flightlog_storage.verification import VerifyReport, verify
+from flightlog_storage.verification import SequenceHole, VerifyReport, verify
 
 SEGMENT = FOLDER / segment_name(0)
 
@@ -522,6 +522,18 @@ def test_copy_of_a_segment_is_set_aside() -> None:
     assert len(log.recovery) == 1
     assert read(disk) == stored
     assert start(disk).recovery == ()
+
+
+def test_what_a_writer_lost_with_a_segment_is_a_hole() -> None:
+    disk = SimFS()
+    log = start(disk, segment_size_max=100)
+    for _ in range(3):
+        log.append([next_frame(log, WRITERS[0], b"x" * 90, count=3)])
+    log.close()
+
+    disk.unlink(FOLDER / segment_name(3))
+
+    assert verify(FOLDER, disk).holes == (SequenceHole(WRITERS[0], 4, 3),)
 
 
 @pytest.mark.fault(10)

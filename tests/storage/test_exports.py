@@ -1,5 +1,6 @@
 """Exports as files: what is written is read back, and nothing else is."""
 
+import os
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ from flightlog_storage.export_format import (
 from flightlog_storage.export_reader import ExportReader, MemberStream
 from flightlog_storage.export_writer import written_export
 from flightlog_storage.frame import FLAG_GAP
+from flightlog_storage.zips import written_zip
 
 DATA = b"the bytes of a blob"
 SHA256 = digests_of(DATA).sha256
@@ -254,6 +256,27 @@ def test_frames_of_another_run_than_the_manifests_are_refused(
 
     with pytest.raises(ExportUnusable, match=r"no run of this export|without an"):
         read(export)
+
+
+def test_an_archive_is_durable_before_it_has_its_name_and_the_name_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync = os.fsync
+
+    def synced(fd: int) -> None:
+        fsync(fd)
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+
+    def put(source: Path, target: Path) -> None:
+        done.append("put")
+        source.rename(target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with written_zip(tmp_path / "x.zip", put=put):
+        pass
+
+    assert done == ["whole.zip", "put", tmp_path.name]
 
 
 def test_more_than_is_allowed_is_refused(export: Path) -> None:

@@ -69,6 +69,18 @@ def test_nothing_is_sent_before_the_welcome(pair: Pair) -> None:
     assert pair.delivery.is_waiting
 
 
+def test_what_is_not_acknowledged_is_not_durable(pair: Pair) -> None:
+    pair.put(2, size=200_000)
+    pair.welcome()
+    assert [frame.sequence for frame in pair.sent()] == [1, 2]
+
+    pair.delivery.receive(Ack(1, WINDOW), 0.0)
+
+    assert (pair.delivery.is_waiting, pair.is_durable) == (True, False)
+    pair.delivery.receive(Ack(2, WINDOW), 0.0)
+    assert (pair.delivery.is_waiting, pair.is_durable) == (False, True)
+
+
 def test_events_are_durable_when_acknowledged(pair: Pair) -> None:
     pair.put(3)
     pair.welcome()

@@ -184,6 +184,25 @@ def test_first_sequence_that_went_with_the_power_is_told(
     assert reader.damage == "chunk 2: its first sequence is lost"
 
 
+def test_a_spool_that_lost_nothing_with_the_power_is_not_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(tmp_path)
+    for number in range(3):
+        put_row(writer, ("a",), number)
+        writer.roll(0)
+    reader = SpoolReader(writer.folder)
+    items_in(reader)
+    reader.free(2)
+    writer.close()
+    monkeypatch.setattr(process_module, "_boot_id", lambda: "the next one")
+
+    reader = SpoolReader(writer.folder)
+
+    assert [values for _, values in items_in(reader)] == [[2]]
+    assert reader.damage is None
+
+
 @pytest.mark.parametrize("boot", ["this one", "the next one"])
 def test_zeros_are_doubted_after_a_loss_of_power_alone(
     writer: SpoolWriter, boot: str, monkeypatch: pytest.MonkeyPatch

@@ -90,6 +90,7 @@ LIMITS = (
     (protocol_module, "FRAME_SIZE_MIN", 100),
 )
 RUNS = ("a", "b", "c")
+DELETED = "c"
 KEYS = ("loss", "acc", "deep.er")
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
@@ -414,9 +415,10 @@ class ExactlyOnce(RuleBasedStateMachine):
             if header_of(path) == wrong:  # Else an empty one was made anew.
                 flip(path, bit)
 
-    @rule(run=st.sampled_from(RUNS))
-    def delete(self, run: str) -> None:
-        """Delete a run all of whose writers the log knows."""
+    @precondition(lambda self: self.row_counts.get(DELETED))
+    @rule()
+    def delete(self, run: str = DELETED) -> None:
+        """Delete a run, of which there is something, if the log knows its writers."""
         of_run = [writer for writer in self.everyone if writer.run == run]
         known = self.log.last_sequence
         if not of_run or not all(each.spool.writer in known for each in of_run):
