@@ -158,7 +158,7 @@ def archive(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
     os.sync()
     home = folder / "home"
     with Daemon(home), flightlog.init(project="archive", home=home) as run:
-        run.log_pretrained("model", path_or_uri=source, save=True)
+        run.log_pretrained("model", path_or_uri=source, save=True, force_save=True)
         read = flightlog.Api(home=home).run(run.path)
         yield home
         if read.assets.pretrained[-1].saved:
