@@ -223,7 +223,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--writers", nargs="*", type=int, default=[1, 8, 64, 512])
     parser.add_argument("--runs", nargs="*", type=int, default=[100, 10_000, 100_000])
-    parser.add_argument("--gigabytes", nargs="*", type=int, default=[1, 10])
+    parser.add_argument("--gigabytes", nargs="*", type=int, default=[1, 10, 50])
     arguments = parser.parse_args()
     report = Report("growth", arguments.json)
     os.environ["FLIGHTLOG_QUIET"] = "1"
