@@ -228,7 +228,7 @@ class _Backup:
         there = self.target.log / source.name
         is_there = is_known and _is_of_size(there, source.stat().st_size)
         if not is_there:
-            is_whole = is_known and there != plain and plain.exists()
+            is_whole = is_known and (there.exists() or plain.exists())
             if is_whole and not is_sound(self.home.log, offset):
                 return False  # It was damaged since.
             self._copy(source, there, size)

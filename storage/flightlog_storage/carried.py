@@ -20,6 +20,7 @@ from flightlog_storage.event import WriterId
 from flightlog_storage.folding import named_run
 from flightlog_storage.frame import (
     FLAG_CARRIED,
+    FLAG_EMPTIED,
     FLAG_GAP,
     HEADER_SIZE,
     Frame,
@@ -114,7 +115,7 @@ class Picker:
 
 
 def _as_sent(frame: Frame, missing: int) -> Frame:
-    flags = FLAG_GAP if missing else 0
+    flags = (frame.flags & FLAG_EMPTIED) | (FLAG_GAP if missing else 0)
     return structs.replace(frame, offset=0, received_ns=0, flags=flags)
 
 
@@ -152,7 +153,7 @@ def _checked(route: Route, frame: Frame, payload: bytes) -> RunName:
         "it cannot hold so many events": not 1 <= frame.count <= frame.payload_size,
         "it has what only a log gives": frame.offset != 0 or frame.received_ns != 0,
         "it is out of its writer's order": missing < 0,
-        "its flags are not those it should have": frame.flags
+        "its flags are not those it should have": frame.flags & ~FLAG_EMPTIED
         != (FLAG_GAP if missing else 0),
         "it is of no run of this export": run is None or run not in route.runs,
         "its writer is another run's": named is not None and named[:3] != run,

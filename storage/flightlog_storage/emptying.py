@@ -25,7 +25,7 @@ from flightlog_storage.event import WriterId
 from flightlog_storage.files import FileOps, RealFiles
 from flightlog_storage.frame import HEADER_SIZE
 from flightlog_storage.home import Home
-from flightlog_storage.logreader import LogReader, walk_segment
+from flightlog_storage.logreader import LogPosition, LogReader, walk_segment
 from flightlog_storage.scan import Found, Scope, find_footer
 from flightlog_storage.segment import pack_padded
 from flightlog_storage.segment_file import BLOCK_SIZE, SegmentFile
@@ -77,7 +77,11 @@ def holding_deleted(home: Home) -> list[Holding]:
     with database, database.snapshot():
         checkpoint = database.checkpoint()
         writers = frozenset(database.deleted_writers())
-    if not writers or checkpoint.log_id != LogReader(home.log).log_id.hex():
+    log = LogReader(home.log)
+    place = LogPosition(checkpoint.segment_first_offset, checkpoint.position)
+    end = log.end_position()
+    # A log that was put back may not say any more that they were deleted.
+    if not writers or checkpoint.log_id != log.log_id.hex() or not end or end < place:
         return []
     files, before = RealFiles(), checkpoint.segment_first_offset
     return find_holding(home.log, files, writers, before)

@@ -359,6 +359,8 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700)
     except FileNotFoundError:
+        if folder.parent.is_dir():
+            raise  # As in /proc, where none can be made.
         _make_folder(folder.parent)
         _make_folder(folder)
     except OSError:

@@ -33,6 +33,8 @@ class Known:
         crc = self.frames.get((frame.writer, place), _UNKNOWN)
         if crc is None or crc == frame.payload_crc:
             return True
+        if crc != _UNKNOWN and frame.flags & FLAG_EMPTIED:
+            return True  # It is here as it was before.
         if frame.sequence <= self.last.get(frame.writer, 0):
             raise ValueError("its writers have gone on here in another way")
         return False

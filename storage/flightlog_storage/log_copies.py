@@ -6,8 +6,10 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
+from msgspec import structs
+
 from flightlog_storage.errors import CorruptData
-from flightlog_storage.frame import Frame
+from flightlog_storage.frame import FLAG_EMPTIED, Frame
 from flightlog_storage.logreader import LogPosition, LogReader, StoredFrame
 from flightlog_storage.segment import SEGMENT_HEADER_SIZE, Damage, first_offset_of
 
@@ -45,7 +47,17 @@ def has_lost(log: Path, copy: Path) -> bool:
         return False
     start = LogPosition(known[-1], SEGMENT_HEADER_SIZE)
     there = _sound_frames(log, start)
-    return not all(frame in there for frame in _sound_frames(copy, start))
+    its = _sound_frames(copy, start)
+    # Both in the order of the log: what does not match now matches nothing later.
+    return not all(any(_is_of(found, frame) for found in there) for frame in its)
+
+
+def _is_of(found: Frame, earlier: Frame) -> bool:
+    """Whether a frame is an earlier one, which may have been emptied since."""
+    if found.flags & FLAG_EMPTIED:
+        flags, crc = earlier.flags | FLAG_EMPTIED, found.payload_crc
+        earlier = structs.replace(earlier, flags=flags, payload_crc=crc)
+    return found == earlier
 
 
 def damages_from(log: Path, first_offset: int) -> list[str]:

@@ -50,7 +50,7 @@ import resource
 import flightlog
 run = flightlog.init(project="p", id="r")
 assert run.flush(20)  # The daemon runs, and without the limit.
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, resource.RLIM_INFINITY))
 for i in range(30_000):
     run.log({"a": i, "s": "x" * 200})
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)

@@ -483,6 +483,74 @@ def test_a_backup_loses_them_with_the_next_one(
     assert verify(copy.log).sound
 
 
+def test_a_backup_of_an_open_segment_goes_on_when_that_was_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression, "SIZE_MIN", 0)
+    recorded = Recorded(tmp_path, segment_size_max=2_000)
+    kept, gone = recorded.start("kept", "k"), recorded.start("gone", "g")
+    recorded.rows(gone, *((step, 1.0) for step in range(5)))
+    copy = Home(tmp_path / "copy")
+    back_up(recorded.home, copy)
+    recorded.tell(recorded.join("gone", "editor", EDITOR_RANK), deleted())
+    for step in range(200):
+        recorded.rows(kept, (step, 1.0))
+    fold(recorded)
+    assert empty(recorded.home).frames
+
+    done = back_up(recorded.home, copy)
+
+    assert done.damaged == []
+    assert frames_of(copy) == frames_of(recorded.home)
+
+
+def test_a_backup_keeps_a_good_copy_of_what_was_damaged_once_emptied(
+    recorded: Recorded, form: str, tmp_path: Path
+) -> None:
+    copy = Home(tmp_path / "copy")
+    back_up(recorded.home, copy)
+    before = frames_of(copy)
+    assert empty(recorded.home).frames
+    emptied_files = sorted(recorded.home.log.glob("*.logz"))
+    data = bytearray(emptied_files[0].read_bytes())
+    data[len(data) // 2] ^= 1
+    emptied_files[0].write_bytes(data)
+
+    back_up(recorded.home, copy)
+
+    assert verify(copy.log).sound, form
+    assert len(frames_of(copy)) == len(before)
+
+
+def test_a_log_that_was_put_back_is_left(recorded: Recorded, tmp_path: Path) -> None:
+    """It may not say any more that the runs were deleted."""
+    last = max(recorded.home.log.iterdir())
+    assert holding_deleted(recorded.home)
+
+    last.unlink()
+
+    assert holding_deleted(recorded.home) == []
+
+
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_exports_before_and_after_are_known_to_each_other(
+    recorded: Recorded, tmp_path: Path, is_emptied: bool
+) -> None:
+    key = ("e", "p", "again")
+    older = [carried for _, carried in Picker(recorded.home.log, [key]).pick(None)]
+    if is_emptied:
+        assert empty(recorded.home).frames
+    newer = [carried for _, carried in Picker(recorded.home.log, [key]).pick(None)]
+
+    for here, there in ((older, newer), (newer, older)):
+        other = Recorded(tmp_path / str(here is older))
+        for carried in here:
+            other.log.append([(carried.to_record(), carried.payload)])
+        writers = frozenset(carried.frame.writer for carried in there)
+        known = known_frames(other.home.log, writers)
+        assert all(known.has(carried) for carried in there)
+
+
 # Cut short, and refused.
 
 
