@@ -21,7 +21,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             _total[str(counted[0])] += int(counted[1])
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+# Quoted: older versions of pytest have no such name.
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     counts.write(_total)
     if _total:
         terminalreporter.section("tried")
