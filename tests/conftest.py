@@ -1,5 +1,6 @@
 """What all tests have: a count of what they try, summed over pytest's processes."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -7,6 +8,10 @@ from tests import counts
 
 TRIED = "tried"
 _total: Counter[str] = Counter()
+
+# A shell has what it runs in the background ignore Ctrl-C, and so what that starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
