@@ -41,6 +41,8 @@ def member(arguments: argparse.Namespace, number: int, ready: int, go: int) -> F
     run.flush(FLUSH_TIMEOUT_S)
     os.write(ready, b".")
     os.read(go, 1)  # Its end is closed when all may go on.
+    # Each at a time of its own: they are not to wake all at once, each second.
+    time.sleep(arguments.pace_ms / 1000 * number / arguments.count)
     begun = time.monotonic()
     acks, rows = [], 0
     while time.monotonic() - begun < arguments.seconds:

@@ -30,6 +30,7 @@ __all__ = ("Counters", "Intake", "Message")
 
 WINDOW_BUDGET = 8 << 20  # Bytes that all writers together may have on the way.
 ACTIVE_S = 10.0  # A writer heard of within this time shares in the budget.
+COUNT_INTERVAL_S = 1.0  # Between two counts of those who are active.
 PEERS_MAX = 10_000  # Known at a time; of the quiet ones nothing needs to be known.
 SEQUENCE_MAX = (1 << 63) - 1
 
@@ -94,6 +95,8 @@ class Intake:
         self._key = key
         self._now = now
         self._peers: dict[bytes, _Peer] = {}
+        self._sharing = 0  # Writers that the budget is for, as they were counted last.
+        self._counted_at = -COUNT_INTERVAL_S
         self.counters = Counters()
 
     @property
@@ -166,6 +169,7 @@ class Intake:
     def _welcome(self, batch: _Batch, peer: bytes, writer: WriterId) -> None:
         self._forget_quiet_peers()
         self._peers[peer] = _Peer(writer, self._now())
+        self._sharing += 1
         # Answers go out when the batch is durable, so its frames count as well.
         last = self._last(batch, writer)
         batch.replies.append((peer, Welcome(last, self._window(), self._log.log_id)))
@@ -211,7 +215,10 @@ class Intake:
         batch.replies.append((peer, Refused(reason)))
 
     def _window(self) -> int:
-        share = WINDOW_BUDGET // max(1, self.active_writers)
+        now = self._now()
+        if now >= self._counted_at + COUNT_INTERVAL_S:
+            self._counted_at, self._sharing = now, self.active_writers
+        share = WINDOW_BUDGET // max(1, self._sharing)
         return max(WINDOW_SIZE_MIN, min(WINDOW_SIZE_MAX, share))
 
     def _forget_quiet_peers(self) -> None:

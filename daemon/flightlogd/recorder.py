@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_MESSAGES_MAX = 4096
 BATCH_SIZE_MAX = 4 << 20
+BATCH_INTERVAL_S = 0.002  # At least: frames of many writers are synced together.
 ROOT = 0  # Who may do all that we may, anyway.
 GUARD_INTERVAL_S = 0.1
 LOOK_INTERVAL_S = 0.5
@@ -68,10 +69,12 @@ class Recorder:
             self._turned_at = time.monotonic()
             # The descriptor tells of changes only, so look before waiting for one.
             while messages := self._arrived():
+                begun = time.monotonic()
                 with anyio.CancelScope(shield=True):
                     await self._take(messages)
                 self._turned_at = time.monotonic()
-                await anyio.lowlevel.checkpoint()
+                until_s = begun + BATCH_INTERVAL_S - self._turned_at
+                await anyio.sleep(max(0.0, until_s))
             # And other calls on the socket may use a change up: look now and then.
             with anyio.move_on_after(LOOK_INTERVAL_S):
                 await anyio.wait_readable(descriptor)
