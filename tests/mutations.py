@@ -23,7 +23,7 @@ PACKAGES = ("storage/flightlog_storage", "daemon/flightlogd")
 COPIED = ("sdk", "storage", "daemon", "tests", "docs", "pyproject.toml", "README.md")
 TIMEOUT_S = 900  # Who hangs until then is noticed, too.
 
-SYNCS = {"fsync", "fdatasync", "fsync_dir", "_sync", "sync"}
+SYNCS = {"fsync", "fdatasync", "fsync_dir", "fsync_path", "_sync", "sync"}
 CHECKSUM = re.compile(r"crc|sha256|digest|checksum")
 FULL, OFF = "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
 

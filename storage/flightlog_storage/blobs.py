@@ -24,6 +24,7 @@ from typing import BinaryIO, Protocol
 
 from flightlog_storage.blob_lock import shared
 from flightlog_storage.errors import CorruptData, SourceUnusable
+from flightlog_storage.files import fsync_path
 from flightlog_storage.real_paths import open_real
 
 __all__ = (
@@ -151,19 +152,19 @@ class BlobStore:
         os.makedirs(path.parent, mode=0o700, exist_ok=True)
         is_known = _size(path) == staged.digests.size
         if not is_known:
-            _sync(staged.path)  # Before the lock is taken, for it takes its time.
+            fsync_path(staged.path)  # Before the lock is taken, for it takes its time.
         with self.holding():
             if self.renew(staged.digests.sha256, staged.digests.size):
                 staged.path.unlink()
             else:
                 if is_known:  # It was deleted meanwhile.
-                    _sync(staged.path)
+                    fsync_path(staged.path)
                 _renew(staged.path)
                 os.rename(staged.path, path)
         # Also for what was there: who made it may not have come so far.
-        _sync(path.parent)
+        fsync_path(path.parent)
         if path.parent not in self._durable:
-            _sync(self._root)
+            fsync_path(self._root)
             self._durable.add(path.parent)
 
     def renew(self, sha256: str, size: int) -> bool:
@@ -488,14 +489,6 @@ def _size(path: Path) -> int | None:
 def _renew(path: Path) -> None:
     now = time.time_ns()  # Not the kernel's, whose clock may be a tick behind.
     os.utime(path, ns=(now, now))
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _base64(digest: bytes) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ("FileOps", "RealFiles", "read_around", "write_all")
+__all__ = ("FileOps", "RealFiles", "fsync_path", "read_around", "write_all")
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -158,3 +158,12 @@ def write_all(files: FileOps, fd: int, data: bytes, position: int) -> None:
     done = files.pwrite(fd, data, position)
     while done < len(data):
         done += files.pwrite(fd, memoryview(data)[done:], position + done)
+
+
+def fsync_path(path: Path) -> None:
+    """Return when a file, or the names in a folder, are durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

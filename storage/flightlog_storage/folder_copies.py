@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from flightlog_storage.files import RealFiles
+from flightlog_storage.files import RealFiles, fsync_path
 
 __all__ = ("copy_folder",)
 
@@ -35,7 +35,7 @@ def _copy(source: Path, there: Path, staged: Path) -> None:
     staged.unlink(missing_ok=True)
     shutil.copy2(source, staged, follow_symlinks=False)
     if not staged.is_symlink():
-        _sync(staged)
+        fsync_path(staged)
     if there.is_dir() and not there.is_symlink():
         shutil.rmtree(there)  # It was a folder in the source, and is none any more.
     staged.rename(there)
@@ -69,11 +69,3 @@ def _make_folders(root: Path, folder: Path) -> set[Path]:
             root.mkdir(mode=0o700)
             touched.add(above)
     return touched
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
