@@ -17,7 +17,7 @@ from flightlog_storage.spool import SpoolOwner
 from flightlog_storage.spool_room import SpoolCaps
 from flightlog_storage.spool_writer import SpoolWriter
 
-__all__ = ("Recording",)
+__all__ = ("Recording", "encoded")
 
 
 class Recording:
@@ -56,13 +56,22 @@ class Recording:
         Raises:
             ValueError: It is too large.
         """
-        data = encode_event(event)
-        if why := refusal(data):
-            raise ValueError(f"{type(event).__name__}: {why}: write them to a file")
+        self.put(encoded(event))
+
+    def put(self, event: bytes) -> None:
+        """Append an event that was encoded, or drop it."""
         try:
-            self.spool.put(data)
+            self.spool.put(event)
         except OSError as error:
             self.drop(error)
+
+    def take_over(self, count: int, since: float, error: OSError) -> None:
+        """Count what was lost before there was a spool."""
+        with self.spool.lock:
+            self.dropped_count += count
+            self._dropped_at = since
+            self._refusal = error.strerror or str(error)
+            self._report_drops()
 
     def drop(self, error: OSError) -> None:
         """Count a row that the disk refused, and say so once.
@@ -124,3 +133,15 @@ class Recording:
         count = self.dropped_count - self._reported_count
         reason = f"the spool was refused: {self._refusal}"
         return encode_event(Gap(time=self._dropped_at, count=count, reason=reason))
+
+
+def encoded(event: Event) -> bytes:
+    """Return an event as a spool holds it.
+
+    Raises:
+        ValueError: It is too large.
+    """
+    data = encode_event(event)
+    if why := refusal(data):
+        raise ValueError(f"{type(event).__name__}: {why}: write them to a file")
+    return data

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from msgspec import structs
 
+from flightlog._disk import refuses
+from flightlog._say import say
 from flightlog._spec import RunSpec
 from flightlog.errors import UsageError
 from flightlog_storage.reader import HomeReader
@@ -55,6 +57,7 @@ def _write(file: Path, text: str) -> None:
         with open(os.open(file, flags, 0o600), "w") as remembered:
             remembered.write(text)
     except OSError as error:
-        raise UsageError(
-            f"cannot remember the run for resume='auto': {error}"
-        ) from error
+        told = f"cannot remember the run for resume='auto': {error}"
+        if not refuses(error):
+            raise UsageError(told) from error
+        say(told)

@@ -154,13 +154,7 @@ class RowLog:
         if isinstance(data, Mapping) and any(map(has_media, data.values())):
             self._log_media(data, step, commit)
             return
-        with self.writer.lock:  # Two threads of a forked child may come at once.
-            if not self.writer.shapes and not self.writer.is_open:
-                try:
-                    self.writer = self._reopen()
-                except OSError as error:
-                    self._drop(error)
-                    return
+        refusal = self._reopen_closed()
         with self.writer.lock:  # It may be another one.
             row = self._checked(data)
             values = [plain(key, value) for key, value in row.items()]
@@ -175,9 +169,21 @@ class RowLog:
                 self.writer.shapes.clear()  # From now on other rows get its value.
             self._known_keys.update(names)
             try:
+                if refusal is not None:
+                    raise refusal
                 self._append(tuple(row), at, values)
             except OSError as error:
                 self._drop(error)
+
+    def _reopen_closed(self) -> OSError | None:
+        """Have a writer that is open; return why there is none."""
+        with self.writer.lock:  # Two threads of a forked child may come at once.
+            if not self.writer.shapes and not self.writer.is_open:
+                try:
+                    self.writer = self._reopen()
+                except OSError as error:
+                    return error
+        return None
 
     def _append(self, keys: tuple[str, ...], at: int, values: list[Any]) -> None:
         pack = self.writer.pack

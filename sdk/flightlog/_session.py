@@ -125,7 +125,7 @@ class Session:
             run.config.setdefaults(config)
         else:
             run.config.update(config)
-        if not spec.quiet:
+        if not spec.quiet and not run.life.is_refused:
             what = f"resumed at step {run.step}" if spec.resumed else "recording"
             say(f"{what}: {run.name} ({run.path})")
         return run

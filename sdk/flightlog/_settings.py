@@ -2,11 +2,13 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from flightlog._checks import check_name, check_path
+from flightlog._disk import make_home
 from flightlog.errors import UsageError
 from flightlog_storage.disk import parse_size
 from flightlog_storage.errors import HomeUnusable
@@ -82,7 +84,7 @@ def read_settings() -> Settings:
 
 
 def open_home(explicit: str | os.PathLike[str] | None) -> Home:
-    """Return the home to use, its folders made.
+    """Return the home to use, its folders made if the disk has room for them.
 
     Raises:
         TypeError: It is no path.
@@ -94,7 +96,8 @@ def open_home(explicit: str | os.PathLike[str] | None) -> Home:
         raise UsageError(f"home {explicit!r} holds a null character")
     try:
         home = choose_home(explicit, os.environ)
-        home.create()
+        with suppress(OSError):  # The run will tell.
+            make_home(home)
     except HomeUnusable as error:
         raise UsageError(
             f"home {error}; choose another with home=… or FLIGHTLOG_HOME"

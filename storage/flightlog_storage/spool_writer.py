@@ -23,12 +23,13 @@ from flightlog_storage.spool import (
     SpoolOwner,
     chunk_path,
     hold_spool,
+    remove_spool,
     reserve_path,
     write_owner,
 )
 from flightlog_storage.spool_room import SpoolCaps, SpoolRoom
 
-__all__ = ("CHUNK_SIZE", "Shape", "SpoolWriter")
+__all__ = ("CHUNK_SIZE", "REFUSAL_S", "Shape", "SpoolWriter")
 
 CHUNK_SIZE = 4 << 20
 SMALL_CHUNK_SIZE = 64 << 10  # On a disk that is nearly full.
@@ -130,16 +131,26 @@ class SpoolWriter:
         self.room = SpoolRoom(spool, caps or SpoolCaps())
         self._mappable = file_system_type(spool) in _MAPPABLE
         self._folder = spool / f".new-{owner.writer.hex()}"
-        self._folder.mkdir(mode=0o700)
-        self._lock_fd = hold_spool(self._folder)
-        write_owner(self._folder, owner)
+        self._lock_fd = -1
         self.chunk = 0
         self.data: Any = None
+        self._folder.mkdir(mode=0o700)
+        try:
+            self._begin(owner)
+        except OSError:
+            with suppress(OSError):
+                remove_spool(self._folder)
+            self.close()
+            raise
+
+    def _begin(self, owner: SpoolOwner) -> None:
+        self._lock_fd = hold_spool(self._folder)
+        write_owner(self._folder, owner)
         self._open_chunk(first_sequence=1, need=0)
         self._reserve: Reserve | None = Reserve(
             self._folder, self.writer, is_mappable=self._mappable
         )
-        final = spool / owner.writer.hex()
+        final = self._folder.with_name(owner.writer.hex())
         self._folder.rename(final)
         self._folder = final
         self._reserve.move(final)

@@ -269,6 +269,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+def test_a_spool_that_is_refused_leaves_nothing(disk: Path) -> None:
+    fill(disk)
+    before = os.listdir("/proc/self/fd")
+
+    with pytest.raises(OSError, match="No space left"):
+        writer_in(disk)
+
+    assert os.listdir("/proc/self/fd") == before
+    assert os.listdir(disk) == ["filler"]
+
+
 @pytest.mark.fault(12)
 def test_a_disk_that_refused_is_asked_by_another_thread_than_logs(
     disk: Path, asked: list[int]
