@@ -81,5 +81,6 @@ bench:
 	$(VENV)/bin/python benchmarks/quiet_watch.py
 	$(VENV)/bin/python benchmarks/system_metrics.py
 	$(VENV)/bin/python benchmarks/memory.py
+	$(VENV)/bin/python benchmarks/behind.py
 	$(VENV)/bin/python benchmarks/latency.py
 	$(VENV)/bin/python benchmarks/growth.py

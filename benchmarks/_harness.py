@@ -231,13 +231,22 @@ class Daemon:
 
     def refresh(self) -> Self:
         """Learn who the processes are."""
-        status = json.loads(self.control("status", "--json"))["data"]
-        status = status.get("data", status)
+        status = self.status()
         self.pids = {
             "recorder": status["pid"],
             "materializer": status["materializer_pid"],
         }
         return self
+
+    def status(self) -> Figures:
+        """Return what `flightlogd status --json` says."""
+        status: Figures = json.loads(self.control("status", "--json"))["data"]
+        return status
+
+    def is_behind(self) -> bool:
+        """Whether there are rows that the materializer has not folded."""
+        figures = self.status().get("figures")
+        return figures is None or bool(figures["lag_events"])
 
     def control(self, verb: str, *options: str) -> str:
         """Run `flightlogd VERB` on this home and return what it printed."""

@@ -42,7 +42,7 @@ __all__ = (
 )
 
 GROUP_POINTS_MIN = 16_384  # Smaller keys share a row group.
-GROUP_POINTS_MAX = 1_048_576
+GROUP_POINTS_MAX = 524_288  # While one is written it takes some 150 bytes a point.
 GROUP_TEXT_SIZE_MAX = 16 << 20
 DIGESTS_KEPT_MAX = 4
 INDEX_KEY = b"flightlog"

@@ -7,12 +7,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.system.harness import (
     Trainer,
+    assert_whole,
     environment,
+    is_served_by,
     make_home,
     read_rows,
     run_state,
@@ -39,8 +43,8 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-@pytest.fixture
-def activator(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
+@contextmanager
+def activated(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
     """Listen on the home's socket as systemd does; the daemon starts when needed."""
     assert ACTIVATE is not None
     names = [f"--setenv={name}" for name in environment(home)]
@@ -54,12 +58,20 @@ def activator(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
         start_new_session=True,
     )
     assert process.stderr is not None
-    assert b"Listening on" in process.stderr.readline()
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    try:
+        assert b"Listening on" in process.stderr.readline()
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.fixture
+def activator(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
+    with activated(home) as process:
+        yield process
 
 
 @needs_systemd
@@ -108,6 +120,23 @@ def test_a_socket_handed_over_and_deleted_is_bound_anew(
         wait_until(home.socket.exists)
         assert status(home)["pid"] == activator.pid
         assert os.stat(home.socket).st_mode & 0o777 == 0o600
+
+
+@needs_systemd
+def test_restarts_of_the_service_lose_nothing(home: Home) -> None:
+    trainer = Trainer(home, ROWS, pause_s=1e-3)
+    ends = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
+    for number, end in enumerate(ends, 1):
+        with activated(home) as service:
+            trainer.wait_for(number * ROWS // 5)
+            wait_until(partial(is_served_by, home, service.pid))
+            assert trainer.process.poll() is None, "there is something to lose"
+            service.send_signal(end)
+            assert service.wait(20) == (0 if end == signal.SIGTERM else -end)
+        home.socket.unlink(missing_ok=True)
+
+    with activated(home):
+        assert_whole(home, trainer, ROWS)
 
 
 def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
