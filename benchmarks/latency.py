@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -44,7 +44,6 @@ PACE_MS = 5.0
 SYNC_DELAY_S = 5
 SMALL_DISK_SIZE = 96 << 20
 CROWD = 1_000
-CROWD_START_TIMEOUT_S = 240
 HERE = Environment("flightlog", Path(sys.executable), "")
 
 
@@ -64,22 +63,14 @@ def slow_disk(folder: Path, _: argparse.Namespace) -> Iterator[Path]:
         pass  # It makes the home without haste.
     calls = "fsync,fdatasync"
     delay = f"{calls}:delay_enter={SYNC_DELAY_S * 1_000_000}"
-    process = subprocess.Popen(
-        [
-            *("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"),
-            *("-e", f"trace={calls}", "-e", f"inject={delay}"),
-            *(sys.executable, "-m", "flightlogd", "run", "--home", folder),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
+    line = [
+        *("strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null"),
+        *("-e", f"trace={calls}", "-e", f"inject={delay}"),
+        *(sys.executable, "-m", "flightlogd", "run", "--home", folder),
+    ]
+    with process_group(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         time.sleep(4 * SYNC_DELAY_S)  # It syncs some times before it answers.
         yield folder
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @contextmanager
@@ -126,23 +117,14 @@ def crowd(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
     """Have a thousand other processes that log a row a second."""
     body = Path(__file__).with_name("crowd.py")
     line = [sys.executable, body, folder, str(arguments.crowd), "--seconds", "600"]
-    with Daemon(folder):
-        process = subprocess.Popen(
-            [str(word) for word in line],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with Daemon(folder), process_group(line, **streams) as process:
         assert process.stdin
         assert process.stdout
-        try:
-            say(f"{json.loads(process.stdout.readline())['ready']:,} processes log")
-            process.stdin.write(b"\n")
-            process.stdin.flush()
-            yield folder
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        say(f"{json.loads(process.stdout.readline())['ready']:,} processes log")
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        yield folder
 
 
 @contextmanager
@@ -164,6 +146,19 @@ def archive(folder: Path, arguments: argparse.Namespace) -> Iterator[Path]:
         if read.assets.pretrained[-1].saved:
             raise OSError("the archive was done before the calls were: give it more GB")
         run.finish(exit_code=0)
+
+
+@contextmanager
+def process_group(
+    line: Sequence[str | Path], **streams: int
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a process, and kill it with all that it has started."""
+    process = subprocess.Popen(line, start_new_session=True, **streams)
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 FAULTS = {
