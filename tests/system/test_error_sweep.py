@@ -8,16 +8,12 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.counts import count
 from tests.effort import tries
-from tests.simulation.recorded import can_trace
-from tests.storage.recording import rows_of
 from tests.system.harness import (
-    Trainer,
     environment,
     flightlogd,
     history,
@@ -26,29 +22,15 @@ from tests.system.harness import (
 )
 from tests.system.recovered import (
     Recovered,
-    assert_recovered,
     problems_of,
     state_of,
 )
-from tests.system.sweeps import (
-    LIVES,
-    RUNS,
-    at_call,
-    fold_under,
-    recorded_runs,
-    sweep,
-)
+from tests.system.sweeps import MARKS, Folded, at_call, sweep, train_under
 
 from flightlog_storage.home import Home
-from flightlog_storage.projector import Projector, reset_projections
 from flightlog_storage.runstate import State
-from flightlogd.wakes import Durable
 
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(not can_trace(), reason="strace is missing or may not trace"),
-    pytest.mark.timeout(1200),
-]
+pytestmark = MARKS
 
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
 # So often each of them may be made by a thread of the process before it fails.
@@ -75,7 +57,6 @@ TRAINER_CALLS = {
     "flock": 4,
     "sendfile": 3,
 }
-ROWS, PACE_S = 150, 0.004
 ROLLING_ROWS = 150_000  # More than a chunk of the spool.
 REFUSED = 7
 TRAINER = f"""
@@ -103,12 +84,6 @@ def failures(calls: dict[str, int], most: int) -> Iterator[tuple[str, int, str]]
     for each in random.Random(most).sample(everywhere, min(most, len(everywhere))):
         count("calls that failed")
         yield each
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Recovered]:
-    with closing(Recovered(tmp_path)) as place:
-        yield place
 
 
 @pytest.mark.fault(12, 14, 20)
@@ -162,39 +137,16 @@ def assert_told(home: Home, run: str, status: int, said: str) -> None:
 def test_any_call_of_a_recorder_may_fail(place: Recovered) -> None:
     for call, nth, error in failures(RECORDER_CALLS, tries(4)):
         run = f"{call}-{nth}-{error}"
-        place.start_under(at_call(call, nth, f"error={error}"))
-        trainer = Trainer(place.home, ROWS, PACE_S, run=run)
-
-        assert trainer.wait() == 0
-
-        place.ensure()
-        assert trainer.returned == ROWS
-        assert_recovered(place.home, ROWS, {State.FINISHED}, run)
-        assert flightlogd(place.home, "stop").returncode == 0
+        train_under(place, run, at_call(call, nth, f"error={error}"))
     assert problems_of(place.home) == []
 
 
 @pytest.mark.fault(11, 14, 16, 20, 54)
 def test_any_call_of_a_materializer_may_fail(tmp_path: Path) -> None:
-    recorded = recorded_runs(tmp_path)
-    home, end = recorded.home, Durable(recorded.log.durable, recorded.log.end_offset)
-    expected = [rows_of(home, run) for run in RUNS]
-    assert all(len(rows) == 10 * LIVES for rows in expected)
+    folded = Folded(tmp_path)
     failed = 0
     for call, nth, error in failures(MATERIALIZER_CALLS, tries(8)):
-        reset_projections(home)
-
-        status, said = fold_under(home, end, at_call(call, nth, f"error={error}"))
-
-        where = (call, nth, error, said)
-        assert not status or said, where
-        assert [rows_of(home, run) for run in RUNS] == expected, where
-        projector = Projector(home)
-        while projector.project(end.end):
-            pass
-        projector.close()
-        assert [rows_of(home, run) for run in RUNS] == expected, where
-        assert problems_of(home) == [], where
-        assert len([*home.histories.glob("*/*")]) == len(RUNS), where
+        status, said = folded.again(at_call(call, nth, f"error={error}"))
+        assert not status or said, (call, nth, error)
         failed += status != 0
     assert failed

@@ -6,10 +6,8 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 from tests.counts import count
@@ -57,13 +55,6 @@ EDITS = 20
 SEEDS = range(tries(3))
 ROWS = 10_000
 PACED_ROWS, PACE_S = 300, 0.002
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Recovered]:
-    place = Recovered(tmp_path)
-    yield place
-    place.close()
 
 
 @pytest.mark.fault(1, 40)
