@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from _harness import Report, argument_parser, disk_image, say, scratch_home
+from _harness import Daemon, Report, argument_parser, disk_image, say, scratch_home
 
 import flightlog
 
@@ -228,20 +228,17 @@ class Ballast:
         return True
 
 
-def settle(home: Path) -> None:
+def settle(daemon: Daemon) -> None:
     """Start the daemon and wait until it has taken in and folded all."""
-    control: list[str | Path] = [sys.executable, "-m", "flightlogd"]
     deadline = time.monotonic() + SETTLE_TIMEOUT_S
-    start = [*control, "start", "--home", home]
-    subprocess.run(start, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    daemon.control("start")
     while time.monotonic() < deadline:
         time.sleep(1)
-        line = [*control, "status", "--json", "--home", home]
-        answer = subprocess.run(line, capture_output=True, check=False)
-        status = json.loads(answer.stdout or "{}").get("data", {})
-        figures = status.get("figures") or {"lag_events": 1}
-        if not figures["lag_events"] and not figures["spools"]:
-            return
+        with suppress(subprocess.CalledProcessError):  # It does not answer yet.
+            status = json.loads(daemon.control("status", "--json"))["data"]
+            figures = status["figures"] or {"lag_events": 1}
+            if not figures["lag_events"] and not figures["spools"]:
+                return
     raise TimeoutError("the daemon did not get through with it")
 
 
@@ -346,7 +343,7 @@ def main() -> None:
         slots = [Slot(number) for number in range(arguments.writers)]
         soak = Soak(home, folder, arguments, slots, random.Random(arguments.seed))
         soak.run(Ballast(disk, [1 / 3, 2 / 3]))
-        settle(home)
+        settle(Daemon(home))
         well = judge(report, home, slots)
         rest_s = arguments.minutes * 60 * (1 - AT_REST_SHARE)
         tell_memory(report, soak, rest_s)
@@ -359,8 +356,8 @@ def main() -> None:
         )
         report.check("exit code of flightlog verify --full", sound.returncode, "", 0)
         say(sound.stdout[-2000:] + sound.stderr[-2000:])
-        stop = [sys.executable, "-m", "flightlogd", "stop", "--home", home]
-        subprocess.run(stop, check=False, stdout=subprocess.DEVNULL)
+        with suppress(subprocess.CalledProcessError):
+            Daemon(home).control("stop")
         if arguments.keep and not well:
             shutil.copytree(
                 folder, arguments.keep, ignore=shutil.ignore_patterns("image")
