@@ -18,7 +18,6 @@ from flightlog_storage.event import RunDeleted
 from flightlog_storage.files import RealFiles
 from flightlog_storage.garbage import GRACE_S
 from flightlog_storage.home import Home
-from flightlog_storage.projector import Projector
 from flightlog_storage.segment_file import SegmentFile
 from flightlogd import collector as module
 from flightlogd.collector import Collector
@@ -39,7 +38,7 @@ worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]), low_water=None)
 def recorded(tmp_path: Path) -> Recorded:
     recorded = Recorded(tmp_path)
     recorded.start("run")
-    fold(recorded)
+    recorded.fold()
     return recorded
 
 
@@ -52,13 +51,6 @@ def collector(recorded: Recorded) -> Collector:
 
 def durable(recorded: Recorded) -> Durable:
     return Durable(recorded.log.durable, recorded.log.end_offset)
-
-
-def fold(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
 
 
 def waste(home: Home, data: bytes) -> Path:
@@ -125,7 +117,7 @@ def test_it_lets_the_materializer_go_first(
     collector.collect()
     assert path.exists()
 
-    fold(recorded)
+    recorded.fold()
     collector.collect()
     assert not path.exists()
 
@@ -168,7 +160,7 @@ def test_rows_of_deleted_runs_leave_the_log(
     assert b"a secret" in segment.read_bytes()
     recorded.log = recorded.open()
     recorded.rows(writer_id("w"), (0, 1.0))
-    fold(recorded)
+    recorded.fold()
     collector.durable = durable(recorded)
 
     with replacing(recorded.home.log):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.daemon.test_collector import durable, fold
+from tests.daemon.test_collector import durable
 from tests.storage.recording import Recorded, rows_of
 from tests.system.harness import wait_until
 
@@ -70,7 +70,7 @@ def compress_all(compressor: Compressor) -> int:
 def test_folded_segments_are_compressed_one_after_the_other(
     recorded: Recorded, compressor: Compressor
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     names = plain(recorded.home)
     for count in range(1, len(names)):
         assert compressor.compress()
@@ -85,17 +85,17 @@ def test_folded_segments_are_compressed_one_after_the_other(
 def test_what_is_not_folded_is_left(recorded: Recorded, compressor: Compressor) -> None:
     assert compress_all(compressor) == 0
 
-    fold(recorded)
+    recorded.fold()
     assert compress_all(compressor) > 2
 
 
 def test_it_looks_again_when_there_is_a_new_segment(
     recorded: Recorded, compressor: Compressor
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     first = compress_all(compressor)
     write(recorded)
-    fold(recorded)
+    recorded.fold()
     assert compress_all(compressor) == 0
 
     compressor.durable = durable(recorded)
@@ -106,7 +106,7 @@ def test_it_looks_again_when_there_is_a_new_segment(
 def test_without_room_for_a_second_file_it_waits(
     recorded: Recorded, compressor: Compressor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     monkeypatch.setattr(compression, "FREE_MIN", 1 << 62)
     assert compress_all(compressor) == 0
 
@@ -117,7 +117,7 @@ def test_without_room_for_a_second_file_it_waits(
 def test_a_disk_that_refuses_is_told_and_tried_again(
     recorded: Recorded, compressor: Compressor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     name = plain(recorded.home)[0]
     in_the_way = recorded.home.log / f"{name}z.tmp"
     in_the_way.mkdir()
@@ -135,7 +135,7 @@ def test_a_disk_that_refuses_is_told_and_tried_again(
 def test_a_damaged_segment_is_left_and_the_next_are_done(
     recorded: Recorded, compressor: Compressor
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     names = plain(recorded.home)
     path = recorded.home.log / names[1]
     data = bytearray(path.read_bytes())
@@ -151,7 +151,7 @@ def test_a_damaged_segment_is_left_and_the_next_are_done(
 def test_it_ends_when_its_process_is_to_end(
     recorded: Recorded, compressor: Compressor
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     before = sorted(recorded.home.log.iterdir())
     compressor.stop()
 
@@ -161,7 +161,7 @@ def test_it_ends_when_its_process_is_to_end(
 
 
 def test_the_worker_compresses_by_itself(recorded: Recorded) -> None:
-    fold(recorded)
+    recorded.fold()
     names = plain(recorded.home)
     reading, writing = os.pipe()
     process = subprocess.Popen(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.storage.recording import Recorded
 from tests.system.harness import kill_all
 
 import flightlog
@@ -172,6 +173,12 @@ def home(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The lab's home, as this process's own."""
     monkeypatch.setenv("FLIGHTLOG_HOME", str(lab.home))
     return lab.home
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    """A home of this test alone, whose log it fills itself."""
+    return Recorded(tmp_path)
 
 
 @pytest.fixture

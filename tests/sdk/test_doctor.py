@@ -43,7 +43,6 @@ from flightlog_storage.eventlog import EventLog
 from flightlog_storage.files import RealFiles
 from flightlog_storage.home import Home, HomeLock
 from flightlog_storage.inbox import inbox_path, make_token, put_in_inbox
-from flightlog_storage.projector import Projector
 
 pytestmark = pytest.mark.once
 
@@ -140,17 +139,6 @@ def stopped(pid: int) -> Iterator[None]:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return make_home(tmp_path)
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-def fold(recorded: Recorded) -> None:
-    with closing(Projector(recorded.home)) as projector:
-        while projector.project(recorded.log.durable):
-            pass
 
 
 # --- a home, and where it lies ---
@@ -260,7 +248,7 @@ def test_a_segment_of_a_backup_is_a_cure(
     data = bytearray(segment.read_bytes())
     data[200] ^= 1
     segment.write_bytes(data)
-    fold(recorded)  # Without what is damaged.
+    recorded.fold()  # Without what is damaged.
 
     findings = examine(recorded.home)["findings"]
     found = next(each for each in findings if each["where"].startswith("log/"))
@@ -391,7 +379,7 @@ def test_a_nearly_full_disk_is_found(home: Home) -> None:
 def test_a_log_that_nobody_folds_is_found(recorded: Recorded) -> None:
     home = recorded.home
     recorded.start("r")
-    fold(recorded)
+    recorded.fold()
     recorded.start("late", "x")  # Long ago, as this log's clock has it.
     recorded.log.close()
     locked = sqlite3.connect(home.state, isolation_level=None)
@@ -467,7 +455,7 @@ def test_failed_archives_and_refused_events_are_notes(recorded: Recorded) -> Non
     recorded.tell(writer, logged)
     recorded.tell(writer, AssetFailed(time=2.0, token="t", reason="it is gone"))
     recorded.say(writer, msgpack.packb({"event": "MetricDefined", "time": "soon"}))
-    fold(recorded)
+    recorded.fold()
 
     notes = [
         each["what"]
@@ -484,7 +472,7 @@ def test_events_of_a_newer_version_are_found(recorded: Recorded) -> None:
     blob = "ab" * 32
     event = {"event": "HologramLogged", "time": 1.0, "blob": blob}
     recorded.say(recorded.start("r"), msgpack.packb(event))
-    fold(recorded)
+    recorded.fold()
 
     assert "newer version" in advice(recorded.home, where="log")["what"]
 
@@ -560,7 +548,7 @@ def times(home: Home) -> dict[Path, int]:
 
 def test_the_doctor_leaves_no_process_and_changes_nothing(recorded: Recorded) -> None:
     recorded.start("r")
-    fold(recorded)
+    recorded.fold()
     before = times(recorded.home)
 
     examine(recorded.home, "--full")

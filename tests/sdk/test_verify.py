@@ -29,7 +29,6 @@ from flightlog_storage.event import (
     WriterId,
 )
 from flightlog_storage.inbox import inbox_path, make_token, put_in_inbox
-from flightlog_storage.projector import Projector
 
 pytestmark = pytest.mark.once
 
@@ -92,17 +91,6 @@ def told(home: Path, *flags: str) -> list[str]:
     return sorted(f"{each['where']}: {each['what']}" for each in problems)
 
 
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-def fold(recorded: Recorded) -> None:
-    with closing(Projector(recorded.home)) as projector:
-        while projector.project(recorded.log.durable):
-            pass
-
-
 # What is lost
 
 
@@ -128,7 +116,7 @@ def test_losses_that_a_writer_told_are_listed_folded_or_not(
 
 def test_losses_of_a_run_that_was_deleted_are_not_listed(recorded: Recorded) -> None:
     recorded.tell(recorded.start("r"), Gap(time=2.0, count=7, reason="full disk"))
-    fold(recorded)
+    recorded.fold()
     recorded.tell(recorded.join("r", "ed", EDITOR_RANK), RunDeleted(time=2.0))
 
     assert [report(recorded.home.root)["lost_events"] for _ in settled(recorded)] == [
@@ -218,7 +206,7 @@ def test_blobs_that_nothing_needs_any_more_are_not_missed(recorded: Recorded) ->
     recorded.tell(writer, saved("gone"))
     recorded.tell(writer, saved("kept", "y"))
     recorded.tell(writer, logged)
-    fold(recorded)
+    recorded.fold()
     recorded.tell(writer, FileDeleted(time=3.0, name="gone"))
     recorded.tell(writer, saved("new", "z"))
     editor = recorded.join("", "ed", EDITOR_RANK)
@@ -237,7 +225,7 @@ def test_a_manifest_that_was_damaged_in_state_db_is_told(recorded: Recorded) -> 
             time=2.0, name="m", token="t", type="t", digest="d", entries=[entry]
         ),
     )
-    fold(recorded)
+    recorded.fold()
     with closing(sqlite3.connect(recorded.home.state)) as connection, connection:
         connection.execute("UPDATE artifact_manifests SET entries = x'c1'")
 
@@ -250,7 +238,7 @@ def test_without_the_log_verify_says_that_it_checks_no_blobs(
     recorded: Recorded,
 ) -> None:
     recorded.tell(recorded.start("r"), saved("f"))
-    fold(recorded)
+    recorded.fold()
     shutil.rmtree(recorded.home.log)
 
     assert "blobs are not checked" in verify(recorded.home.root).stdout
@@ -299,7 +287,7 @@ def test_an_owed_file_whose_bytes_are_gone_is_damage_folded_or_not(
 def test_a_file_that_was_made_needs_nothing_in_the_inbox(
     recorded: Recorded, owed: Path
 ) -> None:
-    fold(recorded)
+    recorded.fold()
     owed.unlink()
     made = FileSaved(
         time=3.0, name="i.png", token=owed.name, blob=digest("x"), digest="", size=1

@@ -1,7 +1,8 @@
 """A home whose event log a test fills frame by frame."""
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,22 @@ from flightlog_storage.eventlog import SEGMENT_SIZE_MAX, EventLog
 from flightlog_storage.frame import FLAG_GAP, Frame
 from flightlog_storage.history import Query
 from flightlog_storage.home import Home
+from flightlog_storage.logreader import LogPosition
 from flightlog_storage.projector import Projector, reset_projections
 from flightlog_storage.reader import HomeReader
 
-__all__ = ("Recorded", "packed_rows", "rows_of", "settled", "writer_id")
+__all__ = (
+    "Recorded",
+    "Settle",
+    "fold",
+    "packed_rows",
+    "rows_of",
+    "settled",
+    "writer_id",
+)
 
 Row = tuple[int, float]  # Step and value of the metric "n".
+Settle = Callable[[], None]
 
 
 class Recorded:
@@ -92,6 +103,15 @@ class Recorded:
     def finish(self, writer: WriterId, exit_code: int = 0) -> Frame:
         return self.tell(writer, RunFinished(time=3.0, exit_code=exit_code))
 
+    def fold(self) -> None:
+        """Fold all."""
+        fold(self.home, self.log.durable)
+
+    def replay(self) -> None:
+        """Fold all anew."""
+        reset_projections(self.home)
+        self.fold()
+
 
 def writer_id(name: str) -> WriterId:
     return WriterId(name.encode().ljust(16, b"."))
@@ -120,15 +140,14 @@ def rows_of(home: Home, run: str) -> list[Row]:
 def settled(recorded: Recorded) -> Iterator[None]:
     """Give turns to read: before all is folded, after that, and after a replay."""
     yield
-    _project(recorded)
+    recorded.fold()
     yield
-    reset_projections(recorded.home)
-    _project(recorded)
+    recorded.replay()
     yield
 
 
-def _project(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
+def fold(home: Home, end: LogPosition) -> None:
+    """Fold a log as the materializer does."""
+    with closing(Projector(home)) as projector:
+        while projector.project(end):
+            pass

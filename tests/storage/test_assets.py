@@ -1,10 +1,7 @@
 """Assets of a run: the same before and after the fold, and replayed."""
 
-from pathlib import Path
-
-import pytest
-from tests.storage.recording import Recorded
-from tests.storage.test_editors import Settle, edit, project, settle, state_of
+from tests.storage.recording import Recorded, Settle
+from tests.storage.test_editors import edit, found
 
 from flightlog_storage.assets import Asset
 from flightlog_storage.database import Database
@@ -15,20 +12,6 @@ from flightlog_storage.event import (
     ConfigLogged,
     RunDeleted,
 )
-from flightlog_storage.runstate import RunState
-
-__all__ = ("settle",)  # A fixture.
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-def found(recorded: Recorded) -> RunState:
-    state = state_of(recorded, "r")
-    assert state is not None
-    return state
 
 
 def test_what_log_config_told_last_of_each_part_is_kept(
@@ -157,9 +140,9 @@ def test_what_is_owed_is_listed_until_it_is_done(recorded: Recorded) -> None:
     recorded.tell(recorded.start("r", "w"), logged("t"))
     recorded.tell(recorded.start("s", "v"), logged("u"))
     recorded.tell(recorded.start("x", "y"), logged("none", None))
-    project(recorded)
+    recorded.fold()
     edit(recorded, "r", completed("t"), name="one")
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         owed = [(run[2], asset.token) for run, asset in database.owed_assets(9)]
@@ -175,7 +158,7 @@ def test_a_deleted_run_has_no_assets(recorded: Recorded, settle: Settle) -> None
     edit(recorded, "r", RunDeleted(time=3.0))
     edit(recorded, "r", completed("t"))
     settle()
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         assert list(database.all_assets()) == []

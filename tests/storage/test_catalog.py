@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, Settle, rows_of
 
 from flightlog_storage.artifact_state import (
     Artifact,
@@ -30,24 +29,10 @@ from flightlog_storage.event import (
     RunCreated,
     RunDeleted,
 )
-from flightlog_storage.projector import Projector, reset_projections
 from flightlog_storage.reader import HomeReader
 
 MODEL = ArtifactKey("e", "p", "model")
-Settle = Callable[[], None]
 TOKENS = ("tx", "ty", "tz", "none")
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-def project(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
 
 
 @pytest.fixture(params=["tail", "folded", "step by step", "replayed"])
@@ -56,15 +41,14 @@ def settle(request: pytest.FixtureRequest, recorded: Recorded) -> Settle:
 
     def fold() -> None:
         if request.param == "step by step":
-            project(recorded)
+            recorded.fold()
 
     def last() -> None:
         fold()
         if request.param in ("folded", "replayed"):
-            project(recorded)
+            recorded.fold()
         if request.param == "replayed":
-            reset_projections(recorded.home)
-            project(recorded)
+            recorded.replay()
 
     last.between = fold  # type: ignore[attr-defined]  # For tests of several steps.
     return last
@@ -124,7 +108,7 @@ def runs(recorded: Recorded, number: int, role: Role) -> list[str]:
 
 
 def refused(recorded: Recorded) -> list[str]:
-    project(recorded)
+    recorded.fold()
     with Database.open_reader(recorded.home.state) as database:
         return [letter.reason for letter in database.dead_letters()]
 

@@ -1,10 +1,7 @@
 """Editors: writers that change a run and are no processes of its life."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, Settle, rows_of
 
 from flightlog_storage.codec import EDITOR_RANK
 from flightlog_storage.event import (
@@ -19,16 +16,9 @@ from flightlog_storage.event import (
     TagsChanged,
     WriterLost,
 )
-from flightlog_storage.projector import Projector, part_folder, reset_projections
+from flightlog_storage.projector import part_folder
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import RunState, State
-
-Settle = Callable[[], None]
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
 
 
 def edit(recorded: Recorded, run: str, *events: Event, name: str = "ed") -> None:
@@ -37,33 +27,18 @@ def edit(recorded: Recorded, run: str, *events: Event, name: str = "ed") -> None
         recorded.tell(editor, event)
 
 
-def project(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
-
-
 def state_of(recorded: Recorded, run: str) -> RunState | None:
     return HomeReader(recorded.home).state(("e", "p", run))
 
 
+def found(recorded: Recorded) -> RunState:
+    state = state_of(recorded, "r")
+    assert state is not None
+    return state
+
+
 def listed(recorded: Recorded) -> list[str]:
     return [row.id for row in HomeReader(recorded.home).runs()]
-
-
-@pytest.fixture(params=["tail", "folded", "replayed"])
-def settle(request: pytest.FixtureRequest, recorded: Recorded) -> Settle:
-    """Leave the log to the reader, or fold it before it is read, or twice."""
-
-    def fold() -> None:
-        if request.param != "tail":
-            project(recorded)
-        if request.param == "replayed":
-            reset_projections(recorded.home)
-            project(recorded)
-
-    return fold
 
 
 def test_an_editor_changes_a_run_and_is_no_writer_of_it(
@@ -198,12 +173,12 @@ def test_the_parts_of_a_deleted_run_are_deleted(recorded: Recorded) -> None:
     writer = recorded.start("r")
     recorded.rows(writer, (0, 1.0))
     recorded.finish(writer)
-    project(recorded)
+    recorded.fold()
     (folder,) = recorded.home.histories.iterdir()
     assert list(folder.iterdir())
     edit(recorded, "r", RunDeleted(time=9.0))
 
-    project(recorded)
+    recorded.fold()
 
     assert folder == part_folder(recorded.home, 0)
     assert list(folder.iterdir()) == []
@@ -217,7 +192,7 @@ def test_a_part_and_the_deletion_of_its_run_in_one_commit_leave_no_file(
     recorded.finish(writer)
     edit(recorded, "r", RunDeleted(time=9.0))
 
-    project(recorded)
+    recorded.fold()
 
     assert list(part_folder(recorded.home, 0).iterdir()) == []
 
@@ -225,16 +200,16 @@ def test_a_part_and_the_deletion_of_its_run_in_one_commit_leave_no_file(
 def test_deleting_between_commits_keeps_the_tail_right(recorded: Recorded) -> None:
     old = recorded.start("r", "old")
     recorded.rows(old, (0, 1.0))
-    project(recorded)
+    recorded.fold()
     edit(recorded, "r", RunDeleted(time=9.0))
-    project(recorded)
+    recorded.fold()
     new = recorded.start("r", "new")
     recorded.rows(new, (1, 5.0))
     recorded.rows(old, (2, 3.0))
-    project(recorded)
+    recorded.fold()
     before = rows_of(recorded.home, "r")
     recorded.finish(new)
-    project(recorded)
+    recorded.fold()
 
     assert before == rows_of(recorded.home, "r") == [(1, 5.0)]
 
@@ -243,7 +218,7 @@ def test_an_edit_that_is_sent_again_counts_once(recorded: Recorded) -> None:
     recorded.finish(recorded.start("r"))
     edit(recorded, "r", TagsChanged(time=1.0, tags=["a"]), name="one")
     edit(recorded, "r", TagsChanged(time=1.0, tags=["b"]), name="two")
-    project(recorded)
+    recorded.fold()
     again = recorded.join("r", "one", EDITOR_RANK)
     recorded.log.last_sequence[again] = 0
     recorded.tell(again, TagsChanged(time=1.0, tags=["a"]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.simulation.simfs import SimFS
-from tests.storage.recording import Recorded, rows_of, writer_id
+from tests.storage.recording import Recorded, fold, rows_of, writer_id
 from tests.storage.test_compression import PowerLost, fail_at, lose_power
 
 from flightlog_storage import compression, projector
@@ -54,7 +54,7 @@ from flightlog_storage.files import RealFiles
 from flightlog_storage.frame import FLAG_EMPTIED, Frame
 from flightlog_storage.home import Home
 from flightlog_storage.known_frames import known_frames
-from flightlog_storage.projector import Projector, reset_projections
+from flightlog_storage.projector import reset_projections
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.rows import decode
 from flightlog_storage.segment import Damage
@@ -206,23 +206,12 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
         recorded.rows(kept, *((n + i, i / 2) for i in range(10)))
     for writer in (kept, new):
         recorded.finish(writer)
-    fold(recorded)
+    recorded.fold()
     return recorded
 
 
 def deleted() -> RunDeleted:
     return RunDeleted(time=9.0)
-
-
-def fold(recorded: Recorded) -> None:
-    with closing(Projector(recorded.home)) as folding:
-        while folding.project(recorded.log.durable):
-            pass
-
-
-def replayed(recorded: Recorded) -> None:
-    reset_projections(recorded.home)
-    fold(recorded)
 
 
 def state_of(home: Home) -> dict[str, list[Any]]:
@@ -276,7 +265,7 @@ def test_rows_of_deleted_runs_leave_the_log_and_nothing_else_changes(
 ) -> None:
     home = recorded.home
     assert any(home.log.glob("*.logz")) == (form == "compressed")
-    replayed(recorded)
+    recorded.replay()
     before, state, frames = seen(home), state_of(home), frames_of(home)
     assert holds_secret(home)
     report = verify(home.log)
@@ -289,7 +278,7 @@ def test_rows_of_deleted_runs_leave_the_log_and_nothing_else_changes(
     assert not holds_secret(home)
     assert seen(home) == before
     assert state_of(home) == state
-    replayed(recorded)
+    recorded.replay()
     assert state_of(home) == state
     assert seen(home) == before
     assert before["gone"] == (None, [])
@@ -325,15 +314,13 @@ def test_only_what_is_folded_and_sealed_is_looked_through(recorded: Recorded) ->
         recorded.rows(writer_id("g"), (n, 1.0))
     reset_projections(home)
     assert empty(home) == Emptied()
-    with closing(Projector(home)) as folding:
-        while folding.project(place):
-            pass
+    fold(home, place)
 
     found = [each.sealed for each in holding_deleted(home)]
 
     assert found
     assert all(x.following.first_offset <= place[0] for x in found)
-    fold(recorded)
+    recorded.fold()
     every = [each.sealed for each in holding_deleted(home)]
     assert len(every) > len(found) + 2
     assert recorded.log.durable[0] not in [x.header.first_offset for x in every]
@@ -346,7 +333,7 @@ def test_rows_that_a_run_has_again_stay(recorded: Recorded) -> None:
     recorded.record(sampler, {"n": 5.0})
     for _ in range(60):
         recorded.rows(writer_id("b"), (1, 1.0))
-    fold(recorded)
+    recorded.fold()
     before = frames_of(recorded.home)
 
     empty(recorded.home)
@@ -366,7 +353,7 @@ def test_without_values_parts_are_still_cut(
     for limit in ("TAIL_FRAMES_MAX", "TAIL_EVENTS_MAX", "BATCH_SIZE"):
         monkeypatch.setattr(projector, limit, 2)
 
-    replayed(recorded)
+    recorded.replay()
 
     assert seen(recorded.home) == before
 
@@ -401,7 +388,7 @@ def test_other_runs_and_what_was_logged_anew_can_be_carried(
     other = Recorded(tmp_path / "other")
     for carried in frames:
         other.log.append([(carried.to_record(), carried.payload)])
-    fold(other)
+    other.fold()
 
     there = HomeReader(other.home).state(key)
     assert there is not None
@@ -495,7 +482,7 @@ def test_a_backup_of_an_open_segment_goes_on_when_that_was_emptied(
     recorded.tell(recorded.join("gone", "editor", EDITOR_RANK), deleted())
     for step in range(200):
         recorded.rows(kept, (step, 1.0))
-    fold(recorded)
+    recorded.fold()
     assert empty(recorded.home).frames
 
     done = back_up(recorded.home, copy)

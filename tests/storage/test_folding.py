@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgpack
 import pytest
@@ -55,11 +54,6 @@ def closing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for database in opened:
         database.close()
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
 
 
 def fold_all(recorded: Recorded) -> tuple[Folding, list[Folded]]:

@@ -31,30 +31,17 @@ from flightlog_storage.home import Home
 from flightlog_storage.inbox import make_token
 from flightlog_storage.manifest import encode_manifest
 from flightlog_storage.process import ProcessIdentity, this_process
-from flightlog_storage.projector import Projector
 from flightlog_storage.spool import SpoolOwner
 from flightlog_storage.spool_writer import SpoolWriter
 from flightlog_storage.staging import staging_folder
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-@pytest.fixture
 def home(recorded: Recorded) -> Home:
     """A home in which something is folded."""
     recorded.start("run")
-    fold(recorded)
+    recorded.fold()
     return recorded.home
-
-
-def fold(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
 
 
 def kept(home: Home, data: bytes) -> Digests:
@@ -154,7 +141,7 @@ def everything(recorded: Recorded, name: str = "w", run: str = "all") -> set[str
 
 def test_what_is_named_in_any_way_stays_folded_or_not(recorded: Recorded) -> None:
     recorded.start("other", "x")
-    fold(recorded)
+    recorded.fold()
     named = everything(recorded)
     kept(recorded.home, b"nobody's")
 
@@ -175,12 +162,12 @@ def test_deleting_one_run_takes_no_blob_that_another_needs(recorded: Recorded) -
     shared = kept(home, b"shared")
     for name in ("w", "x"):
         recorded.tell(writer_id(name), saved("shared", shared))
-    fold(recorded)
+    recorded.fold()
     recorded.log.close()
     recorded.log = recorded.open()
 
     editor(recorded, "all")(RunDeleted(time=2.0))
-    fold(recorded)
+    recorded.fold()
 
     stays = sweep(home)
     assert shared.sha256 in stays
@@ -188,13 +175,13 @@ def test_deleting_one_run_takes_no_blob_that_another_needs(recorded: Recorded) -
     # Artifacts are no run's, and stay: two versions, and the manifest of one.
     assert len(first & stays) == 3
     editor(recorded, "more")(RunDeleted(time=3.0))
-    fold(recorded)
+    recorded.fold()
     assert shared.sha256 not in sweep(home)
 
 
 def test_an_artifact_that_is_deleted_lets_go_of_its_blobs(recorded: Recorded) -> None:
     everything(recorded)
-    fold(recorded)
+    recorded.fold()
     before = sweep(recorded.home)
 
     for name in ("all1", "all2"):
@@ -265,9 +252,9 @@ def test_what_a_long_refused_event_names_stays(recorded: Recorded, home: Home) -
     event = ArtifactLogged(
         time=1.0, name="a", token="t", entries=[*entries, entry("z", last)]
     )
-    fold(recorded)
+    recorded.fold()
     recorded.tell(writer_id("w"), event)  # Without a type it is refused.
-    fold(recorded)
+    recorded.fold()
 
     assert sweep(home) == {found.sha256, last.sha256}
 
@@ -324,7 +311,7 @@ NEWER = msgpack.packb({"event": "Newer", "time": 1.0, "blobs": ["ab" * 32]})
 
 def event_of_a_newer_version(recorded: Recorded) -> None:
     recorded.say(writer_id("w"), NEWER)
-    fold(recorded)
+    recorded.fold()
 
 
 def event_of_a_newer_version_not_folded(recorded: Recorded) -> None:
@@ -407,7 +394,7 @@ def test_an_event_of_a_newer_version_that_names_nothing_is_no_doubt(
     kept(home, b"nobody's")
     event = msgpack.packb({"event": "Newer", "time": 1.0, "words": "and no blobs"})
     recorded.say(writer_id("w"), event)
-    fold(recorded)
+    recorded.fold()
 
     assert sweep(home) == set()
 

@@ -1,6 +1,5 @@
 """Which keys a run logged, as filters find it."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from flightlog_storage.event import (
 )
 from flightlog_storage.filters import parse_filter
 from flightlog_storage.fold import apply
-from flightlog_storage.projector import Projector
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.rows import decode
 from flightlog_storage.run_query import RunQuery, Window
@@ -26,11 +24,6 @@ from flightlog_storage.runstate import RunState
 pytestmark = pytest.mark.once
 
 KEYS_MANY = 100_000
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
 
 
 def having(recorded: Recorded, key: str) -> list[str]:
@@ -42,13 +35,6 @@ def having(recorded: Recorded, key: str) -> list[str]:
 
 def delete(recorded: Recorded, run: str) -> None:
     recorded.tell(recorded.join(run, "editor", EDITOR_RANK), RunDeleted(time=2.0))
-
-
-def project(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
 
 
 def rows_with(row: dict[str, Any]) -> Rows:
@@ -85,7 +71,7 @@ def test_a_key_counts_though_its_rows_are_folded_and_others_are_not(
 ) -> None:
     writer = recorded.start("r")
     recorded.record(writer, {"before": 1})
-    project(recorded)
+    recorded.fold()
     recorded.record(writer, {"after": 1})
 
     for _ in settled(recorded):
@@ -99,7 +85,7 @@ def test_what_a_deleted_run_logged_is_forgotten(
     recorded.record(recorded.start("other", "other"), {"both": 1, "other": 1})
     recorded.record(recorded.start("r"), {"both": 1, "before": 1})
     if is_folded:
-        project(recorded)
+        recorded.fold()
     delete(recorded, "r")
     recorded.record(recorded.start("r", "second"), {"after": 1})
 

@@ -1,7 +1,5 @@
 """Events that were refused, as the run that they are missing in shows them."""
 
-from pathlib import Path
-
 import msgpack
 import pytest
 from tests.storage.recording import Recorded, settled
@@ -28,11 +26,6 @@ POISON = {
         1,
     ),
 }
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
 
 
 def losses(recorded: Recorded) -> dict[str, int]:

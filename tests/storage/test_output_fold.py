@@ -1,11 +1,10 @@
 """Outputs and watches of a run: the same before and after the fold, and replayed."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.storage.recording import Recorded
-from tests.storage.test_editors import Settle, edit, project, settle, state_of
+from tests.storage.recording import Recorded, Settle
+from tests.storage.test_editors import edit, found
 
 from flightlog_storage.blobs import BlobStore
 from flightlog_storage.database import Database
@@ -19,23 +18,9 @@ from flightlog_storage.event import (
 )
 from flightlog_storage.named_blobs import named_blobs
 from flightlog_storage.reader import HomeReader
-from flightlog_storage.runstate import RunState
 from flightlog_storage.watches import OpenWatch, Watch
 
-__all__ = ("settle",)  # A fixture.
-
 LOOKING = Looking(dirs=["/out"], root="/", patterns=["*.pt", "é/"], min_age_s=0.5)
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-def found(recorded: Recorded) -> RunState:
-    state = state_of(recorded, "r")
-    assert state is not None
-    return state
 
 
 def archived(
@@ -163,7 +148,7 @@ def test_the_last_of_an_output_is_found_by_its_key(recorded: Recorded) -> None:
     edit(recorded, "r", archived("late", 1, mode="overwrite_versions"))
     other = recorded.start("s", "v")
     recorded.tell(other, archived("other", 9))
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         last = database.last_output(("e", "p", "r"), "out/a.pt")
@@ -199,7 +184,7 @@ def watched(token: str = "t") -> OutputsWatchStarted:
 
 
 def open_watches(recorded: Recorded) -> list[OpenWatch]:
-    project(recorded)
+    recorded.fold()
     with Database.open_reader(recorded.home.state) as database:
         return [watch for _, watch in database.open_watches(9)]
 

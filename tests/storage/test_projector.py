@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, fold, rows_of
 
 from flightlog_storage import projector as module
 from flightlog_storage.database import Database, SavedPart
@@ -51,15 +51,6 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
     recorded = Recorded(tmp_path, segment_size_max=4000)
     yield recorded
     recorded.log.close()
-
-
-def project(home: Home, end: LogPosition) -> None:
-    projector = Projector(home)
-    try:
-        while projector.project(end):
-            pass
-    finally:
-        projector.close()
 
 
 def fill(recorded: Recorded, seed: int = 0) -> list[LogPosition]:
@@ -110,15 +101,15 @@ def test_parts_are_the_same_whatever_the_batches(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     ends = fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     at_once = contents(recorded.home)
     assert len(at_once[0]) > 5
     reset_projections(recorded.home)
     monkeypatch.setattr(module, "BATCH_SIZE", batch_size)
 
     for end in ends[:: batch_size % 7 + 1]:
-        project(recorded.home, end)  # Each time by a new projector.
-    project(recorded.home, recorded.log.durable)
+        fold(recorded.home, end)  # Each time by a new projector.
+    recorded.fold()
 
     assert contents(recorded.home) == at_once
 
@@ -130,7 +121,7 @@ def test_texts_weigh_what_they_take(recorded: Recorded) -> None:
 
     for each in texts:
         recorded.say(writer, each)
-        project(recorded.home, recorded.log.durable)
+        recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         parts, tails = database.parts(), database.tails()
@@ -144,14 +135,14 @@ def test_histories_are_whole_at_every_step(recorded: Recorded) -> None:
     assert sum(map(len, whole)) > 300
 
     for end in ends[::10]:
-        project(recorded.home, end)
+        fold(recorded.home, end)
         assert histories(recorded.home) == whole
 
 
 def test_an_ended_run_is_one_part(recorded: Recorded) -> None:
     fill(recorded)
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         (run,) = [row for row in database.find_runs() if row.id == "a"]
@@ -190,7 +181,7 @@ def test_the_folder_of_a_part_is_durable_before_the_part_is_named(
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(Database, "add_part", add)
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     assert synced[-1] == "named"
 
@@ -198,7 +189,7 @@ def test_the_folder_of_a_part_is_durable_before_the_part_is_named(
 @pytest.mark.fault(54)
 def test_files_that_no_transaction_names_are_removed(recorded: Recorded) -> None:
     fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     folder = next(recorded.home.histories.iterdir())
     kept = sorted(recorded.home.histories.rglob("*"))
     for name in ("part-9-9.parquet", ".tmp-part-1-2.parquet"):
@@ -233,9 +224,9 @@ def project_crashing(
     patches.setattr(target, place, crash_once)
     for end in [*ends[::20], ends[-1]]:
         try:
-            project(recorded.home, end)
+            fold(recorded.home, end)
         except Crash:
-            project(recorded.home, end)
+            fold(recorded.home, end)
     assert calls > number
 
 
@@ -247,7 +238,7 @@ def test_after_a_crash_the_same_parts_are_cut(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, place: str, number: int
 ) -> None:
     ends = fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     undisturbed = contents(recorded.home)
     reset_projections(recorded.home)
 
@@ -281,10 +272,10 @@ def test_a_run_that_ends_without_a_tail_is_one_part_too(
     writer = recorded.start("r")
     recorded.rows(writer, (0, 0.0))
     recorded.rows(writer, (1, 1.0))
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     recorded.finish(writer)
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         assert [part.points for part in database.parts()] == [2]
@@ -304,14 +295,14 @@ def test_a_run_that_ends_without_a_tail_is_one_part_too(
 )
 def test_a_lost_database_is_rebuilt(recorded: Recorded, harm: Any) -> None:
     fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     before = states(recorded.home), histories(recorded.home)
     for suffix in ("-wal", "-shm"):
         Path(f"{recorded.home.state}{suffix}").unlink(missing_ok=True)
     harm(recorded.home.state)
     assert (states(recorded.home), histories(recorded.home)) == before, "meanwhile"
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     assert (states(recorded.home), histories(recorded.home)) == before
     with Database.open_reader(recorded.home.state) as database:
@@ -321,19 +312,18 @@ def test_a_lost_database_is_rebuilt(recorded: Recorded, harm: Any) -> None:
 @pytest.mark.fault(17)
 def test_a_log_shorter_than_the_checkpoint_is_replayed(recorded: Recorded) -> None:
     fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     recorded.log.close()
     last = max(recorded.home.log.iterdir())
     last.unlink()  # As a disk may do that said it was durable.
     recorded.log = recorded.open()
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         assert database.checkpoint().offset == recorded.log.end_offset
     live = states(recorded.home), histories(recorded.home)
-    reset_projections(recorded.home)
-    project(recorded.home, recorded.log.durable)
+    recorded.replay()
     assert (states(recorded.home), histories(recorded.home)) == live
 
 
@@ -343,7 +333,7 @@ def test_a_crash_while_projections_are_set_aside_deletes_no_part(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     parts = {path.name for path in recorded.home.histories.glob("*/*")}
     recorded.log.close()
     max(recorded.home.log.iterdir()).unlink()
@@ -361,7 +351,7 @@ def test_a_crash_while_projections_are_set_aside_deletes_no_part(
         patches.setattr(Path, "rename", crash_behind)
         with pytest.raises(Crash):
             Projector(recorded.home)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     assert parts <= {path.name for path in recorded.home.quarantine.glob("*/*/*/*")}
 
@@ -373,7 +363,7 @@ def test_state_of_another_version_is_made_again_through_crashes(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, place: str, number: int
 ) -> None:
     ends = fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     before = states(recorded.home), histories(recorded.home)
     with closing(sqlite3.connect(recorded.home.state)) as connection, connection:
         connection.execute("UPDATE checkpoint SET schema_version = 1")
@@ -389,14 +379,14 @@ def test_another_log_in_its_place_is_projected_instead(
     recorded: Recorded, tmp_path: Path
 ) -> None:
     fill(recorded)
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
     recorded.log.close()
     for path in recorded.home.log.iterdir():
         path.unlink()
     recorded.log = recorded.open()
     recorded.rows(recorded.start("new"), (0, 7.0))
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     assert [row.id for row in HomeReader(recorded.home).runs()] == ["new"]
     assert rows_of(recorded.home, "new") == [(0, 7.0)]
@@ -441,9 +431,9 @@ def test_a_commit_that_fails_is_done_by_the_next_projector(
     with monkeypatch.context() as patches:
         patches.setattr(Database, "set_checkpoint", refuse)
         with pytest.raises(sqlite3.OperationalError):
-            project(recorded.home, recorded.log.durable)
+            recorded.fold()
     assert histories(recorded.home) == whole
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     assert histories(recorded.home) == whole

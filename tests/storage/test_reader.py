@@ -25,7 +25,6 @@ from flightlog_storage.frame import parse_header
 from flightlog_storage.history import Query, read_history
 from flightlog_storage.home import Home
 from flightlog_storage.process import this_process
-from flightlog_storage.projector import Projector
 from flightlog_storage.protocol import Ack, Delivery, Welcome
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.run_query import RunQuery, Window, parse_order
@@ -35,11 +34,6 @@ from flightlog_storage.spool_reader import SpoolReader
 from flightlog_storage.spool_writer import SpoolWriter
 
 KEY = ("e", "p", "r")
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
 
 
 def open_spool(home: Home, run: str = "r", rank: int = 0) -> SpoolWriter:
@@ -54,13 +48,6 @@ def open_spool(home: Home, run: str = "r", rank: int = 0) -> SpoolWriter:
 
 def log_row(spool: SpoolWriter, step: int) -> None:
     spool.put(msgpack.packb((0, step, 2.0, float(step))))
-
-
-def project(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
 
 
 def record(recorded: Recorded, spool: SpoolWriter) -> None:
@@ -93,7 +80,7 @@ def test_it_makes_no_difference_how_far_the_materializer_is(
     writer = recorded.start("r")
     recorded.rows(writer, (0, 0.0), (1, 1.0))
     if is_projected:
-        project(recorded)
+        recorded.fold()
     recorded.rows(writer, (2, 2.0))
     recorded.finish(writer)
 
@@ -110,7 +97,7 @@ def test_rows_that_no_daemon_has_taken_are_there(recorded: Recorded) -> None:
     spool = open_spool(recorded.home)
     log_row(spool, 0)
     record(recorded, spool)
-    project(recorded)
+    recorded.fold()
     log_row(spool, 1)
 
     assert rows_of(recorded.home, "r") == [(0, 0.0), (1, 1.0)]
@@ -187,7 +174,7 @@ def test_parts_merged_while_reading_are_read_anew(
     writer = recorded.start("r")
     for step in range(20):
         recorded.rows(writer, (step, float(step)))
-    project(recorded)
+    recorded.fold()
     calls = 0
 
     def first_merge(*arguments: object) -> object:
@@ -195,7 +182,7 @@ def test_parts_merged_while_reading_are_read_anew(
         calls += 1
         if calls == 1:
             recorded.finish(writer)
-            project(recorded)  # Merges all parts and deletes the ones just found.
+            recorded.fold()  # Merges all parts and deletes the ones just found.
         return read_history(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "read_history", first_merge)
@@ -215,7 +202,7 @@ def test_a_reader_that_loops_sees_each_row_once(
 
     def keep_projecting() -> None:
         while not stopped.is_set():
-            project(recorded)
+            recorded.fold()
 
     with ThreadPoolExecutor(1) as pool:
         projecting = pool.submit(keep_projecting)
@@ -234,7 +221,7 @@ def test_a_reader_that_loops_sees_each_row_once(
             stopped.set()
         projecting.result()
 
-    project(recorded)
+    recorded.fold()
     (folder,) = recorded.home.histories.iterdir()
     assert len(list(folder.iterdir())) < 100 / 2 / 2  # They were merged.
 
@@ -245,7 +232,7 @@ def test_a_copy_that_nobody_may_write_can_be_read(
     """In a process without rights, for root may write everything."""
     writer = recorded.start("r")
     recorded.rows(writer, (0, 0.0))
-    project(recorded)
+    recorded.fold()
     recorded.rows(writer, (1, 1.0))
     spool = open_spool(recorded.home, rank=1)
     log_row(spool, 2)
@@ -298,7 +285,7 @@ def test_runs_are_found_however_far_the_materializer_is(
         recorded.rows(writer, (0, float(number)))
         recorded.finish(writer)
     if is_projected:
-        project(recorded)
+        recorded.fold()
     spool = open_spool(recorded.home, "d")
     log_row(spool, 7)
     query = RunQuery("e", "p", parse_filter({"summary.n": {"$gt": 0}}))
@@ -317,7 +304,7 @@ def test_runs_are_found_however_far_the_materializer_is(
 def test_a_damaged_state_is_read_from_the_log(recorded: Recorded) -> None:
     writer = recorded.start("r")
     recorded.rows(writer, (0, 7.0))
-    project(recorded)
+    recorded.fold()
     with closing(sqlite3.connect(recorded.home.state)) as connection:
         connection.execute("UPDATE summary SET packed = x'c1'")
         connection.commit()
@@ -343,7 +330,7 @@ def test_a_home_that_is_not_there_yet_has_no_runs(tmp_path: Path) -> None:
 
 def test_a_log_that_is_gone_is_told(recorded: Recorded) -> None:
     recorded.rows(recorded.start("r"), (0, 1.0))
-    project(recorded)
+    recorded.fold()
     shutil.rmtree(recorded.home.log)
 
     with pytest.raises(HomeUnusable, match=r"log: is gone, .* flightlog verify"):

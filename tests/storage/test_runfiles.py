@@ -1,10 +1,8 @@
 """Files of a run: stored, owed, made, lost; the same before and after the fold."""
 
-from pathlib import Path
-
 import pytest
-from tests.storage.recording import Recorded
-from tests.storage.test_editors import Settle, edit, project, settle, state_of
+from tests.storage.recording import Recorded, Settle
+from tests.storage.test_editors import edit, found, state_of
 
 from flightlog_storage.database import Database
 from flightlog_storage.event import (
@@ -21,16 +19,8 @@ from flightlog_storage.event import (
     WriterLost,
 )
 from flightlog_storage.runfiles import OwedFile
-from flightlog_storage.runstate import RunState
-
-__all__ = ("settle",)  # A fixture.
 
 PIXELS = Pixels(dtype="|u1", shape=[4, 4], format="png", quality=90)
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
 
 
 def requested(token: str, name: str = "media/x.png") -> FileRequested:
@@ -39,12 +29,6 @@ def requested(token: str, name: str = "media/x.png") -> FileRequested:
 
 def saved(token: str | None, name: str = "media/x.png", blob: str = "b") -> FileSaved:
     return FileSaved(time=3.0, name=name, blob=blob, digest="d", size=9, token=token)
-
-
-def found(recorded: Recorded) -> RunState:
-    state = state_of(recorded, "r")
-    assert state is not None
-    return state
 
 
 def test_a_requested_file_is_owed(recorded: Recorded, settle: Settle) -> None:
@@ -111,7 +95,7 @@ def test_a_deleted_run_is_owed_nothing(recorded: Recorded, settle: Settle) -> No
     edit(recorded, "r", RunDeleted(time=3.0))
     edit(recorded, "r", saved("t"))
     settle()
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         assert database.owed_files(10) == []
@@ -123,9 +107,9 @@ def test_what_is_owed_comes_in_the_order_of_the_log(recorded: Recorded) -> None:
     for number in range(7):
         recorded.tell(writers[number % 2], requested(f"t{number}"))
         if number == 3:
-            project(recorded)
+            recorded.fold()
     edit(recorded, "s", saved("t1"))
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         owed = [(run[2], each.token) for run, each in database.owed_files(4)]

@@ -1,10 +1,7 @@
 """The system stream: rows of editors, kept apart from what processes of a run log."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
-from tests.storage.recording import Recorded, Row, rows_of
+from tests.storage.recording import Recorded, Row, Settle, rows_of
 
 from flightlog_storage.codec import EDITOR_RANK
 from flightlog_storage.database import Database
@@ -12,40 +9,13 @@ from flightlog_storage.event import RunDeleted, WriterId
 from flightlog_storage.history import Query
 from flightlog_storage.part_reader import Part, verify_part
 from flightlog_storage.points import Stream
-from flightlog_storage.projector import Projector, part_folder, reset_projections
+from flightlog_storage.projector import part_folder
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.runstate import RunState
 from flightlog_storage.stacking import stack
 
-Settle = Callable[[], None]
 KEY = ("e", "p", "r")
 SYSTEM = Query(stream=Stream.SYSTEM, with_time=True)
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    return Recorded(tmp_path)
-
-
-@pytest.fixture(params=["tail", "folded", "replayed"])
-def settle(request: pytest.FixtureRequest, recorded: Recorded) -> Settle:
-    """Leave the log to the reader, or fold it before it is read, or twice."""
-
-    def fold() -> None:
-        if request.param != "tail":
-            project(recorded)
-        if request.param == "replayed":
-            reset_projections(recorded.home)
-            project(recorded)
-
-    return fold
-
-
-def project(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
 
 
 def sampler(recorded: Recorded, name: str = "sys") -> WriterId:
@@ -145,13 +115,13 @@ def test_a_tail_that_is_restored_has_both_streams(recorded: Recorded) -> None:
     first, second = sampler(recorded, "one"), sampler(recorded, "two")
     recorded.rows(first, (1, 1.0))
     recorded.rows(writer, (0, 0.5))
-    project(recorded)
+    recorded.fold()
     recorded.rows(second, (2, 2.0))
     assert system_rows(recorded) == [(1, 1.0), (2, 2.0)]
 
-    project(recorded)
+    recorded.fold()
     recorded.finish(writer)
-    project(recorded)
+    recorded.fold()
 
     assert system_rows(recorded) == [(1, 1.0), (2, 2.0)]
     assert rows_of(recorded.home, "r") == [(0, 0.5)]
@@ -166,7 +136,7 @@ def test_parts_with_both_streams_are_merged_into_one(recorded: Recorded) -> None
         recorded.rows(system, (100 + session, float(session)))
         recorded.rows(writer, (session, 0.5))
         recorded.finish(writer)
-        project(recorded)
+        recorded.fold()
     with Database.open_reader(recorded.home.state) as database:
         (part,) = database.parts()
     path = part_folder(recorded.home, part.run) / part.name
@@ -222,10 +192,10 @@ def test_a_sample_that_is_sent_again_counts_once(recorded: Recorded) -> None:
     system = sampler(recorded)
     recorded.rows(system, (1, 1.0))
     recorded.rows(system, (2, 2.0))
-    project(recorded)
+    recorded.fold()
     recorded.log.last_sequence[system] = 0
     recorded.rows(system, (1, 1.0))
-    project(recorded)
+    recorded.fold()
 
     assert system_rows(recorded) == [(1, 1.0), (2, 2.0)]
     assert state_of(recorded).system == {"n": 2.0}
@@ -233,7 +203,7 @@ def test_a_sample_that_is_sent_again_counts_once(recorded: Recorded) -> None:
 
 def test_samples_of_no_run_are_dead_letters(recorded: Recorded) -> None:
     recorded.rows(sampler(recorded), (1, 1.0))
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         (letter,) = database.dead_letters()
@@ -243,12 +213,12 @@ def test_samples_of_no_run_are_dead_letters(recorded: Recorded) -> None:
 
 def test_what_is_active_is_seen_in_the_database(recorded: Recorded) -> None:
     writer = recorded.start("r")
-    project(recorded)
+    recorded.fold()
     with Database.open_reader(recorded.home.state) as database:
         assert database.is_active(*KEY)
         assert not database.is_active("e", "p", "none")
     recorded.finish(writer)
-    project(recorded)
+    recorded.fold()
 
     with Database.open_reader(recorded.home.state) as database:
         assert not database.is_active(*KEY)

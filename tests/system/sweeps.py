@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.simulation.recorded import can_trace
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, fold, rows_of
 from tests.system.harness import (
     Trainer,
     environment,
@@ -19,7 +19,7 @@ from tests.system.harness import (
 from tests.system.recovered import Recovered, assert_recovered, problems_of
 
 from flightlog_storage.home import Home
-from flightlog_storage.projector import Projector, reset_projections
+from flightlog_storage.projector import reset_projections
 from flightlog_storage.runstate import State
 from flightlogd.wakes import Durable
 
@@ -127,10 +127,7 @@ class Folded:
 
         where = (under, said)
         assert self._read() == self._rows, where
-        projector = Projector(home)
-        while projector.project(self._end.end):
-            pass
-        projector.close()
+        fold(home, self._end.end)
         assert self._read() == self._rows, where
         assert problems_of(home) == [], where
         assert len([*home.histories.glob("*/*")]) == len(RUNS), where

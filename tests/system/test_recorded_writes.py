@@ -24,6 +24,7 @@ from tests.effort import tries
 from tests.simulation.acks import read_acks
 from tests.simulation.power import Disk, Variant
 from tests.simulation.recorded import can_trace, read_trace, trace
+from tests.storage.recording import fold
 from tests.system.harness import (
     environment,
     frames_in_log,
@@ -38,7 +39,6 @@ from flightlog_storage.errors import StorageError
 from flightlog_storage.event import WriterId
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.home import Home
-from flightlog_storage.projector import Projector
 from flightlog_storage.segment import DamageKind
 
 pytestmark = [
@@ -257,10 +257,7 @@ def recover(home: Home) -> EventLog:
         quarantine=home.quarantine,
         durable=(folded.log_id, folded.offset),
     )
-    projector = Projector(home)
-    while projector.project(log.durable):
-        pass
-    projector.close()
+    fold(home, log.durable)
     return log
 
 

@@ -47,9 +47,7 @@ def recorded(tmp_path: Path) -> Recorded:
     recorded.finish(writer)
     recorded.finish(other)
     recorded.log.close()
-    with closing(Projector(recorded.home)) as projector:
-        while projector.project(recorded.log.durable):
-            pass
+    recorded.fold()
     return recorded
 
 
