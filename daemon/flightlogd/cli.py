@@ -244,8 +244,7 @@ def work(home: str, wake_fd: int) -> None:
     from flightlogd.worker import run as serve  # Loaded late: numpy is large.
 
     _log_to_stderr()
-    config = _read_config(home)
-    serve(config.home, wake_fd, config.low_water)
+    serve(_read_config(home), wake_fd)
 
 
 @main.command(hidden=True)

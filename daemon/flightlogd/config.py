@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flightlog_storage.disk import parse_size
 from flightlog_storage.home import Home, choose_home
+from flightlog_storage.retention import RETAIN_MIN_S, parse_time
 
 __all__ = ("VERSION", "DaemonConfig", "MetricsAddress", "read_config")
 
@@ -33,6 +34,7 @@ class DaemonConfig:
     `watchdog_s` is how long the service manager waits for a sign of life.
     `system_interval_s` is between two samples of system metrics; 0: none are taken.
     `scrub_interval_s` is between two passes over what lies still; 0: none are made.
+    `retain_s` is how long after their end runs are kept; None: until they are deleted.
     `low_water` is what is to stay free of the disk, in bytes; None: see `read_disk`.
     """
 
@@ -44,6 +46,7 @@ class DaemonConfig:
     low_water: int | None = None
     metrics: MetricsAddress | None = None
     scrub_interval_s: float = SCRUB_INTERVAL_S
+    retain_s: float | None = None
 
 
 def read_config(home: str | None) -> DaemonConfig:
@@ -67,6 +70,7 @@ def read_config(home: str | None) -> DaemonConfig:
         _interval(
             "FLIGHTLOG_SCRUB_INTERVAL_S", env, SCRUB_INTERVAL_S, SCRUB_INTERVAL_MIN_S
         ),
+        _retain(env.get("FLIGHTLOG_RETAIN", "")),
     )
 
 
@@ -116,6 +120,19 @@ def _interval(
         pass
     logger.warning("%s is no number of seconds: %r", name, text)
     return default_s
+
+
+def _retain(text: str) -> float | None:
+    """Return how long runs are kept; what is no such time deletes nothing."""
+    seconds = parse_time(text)
+    if text and (seconds is None or seconds < RETAIN_MIN_S):
+        logger.warning(
+            "FLIGHTLOG_RETAIN is no time of a day or more, such as 90d: %r: no run "
+            "is deleted for its age",
+            text,
+        )
+        return None
+    return seconds
 
 
 def _low_water(text: str | None) -> int | None:

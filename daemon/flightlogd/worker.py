@@ -27,6 +27,7 @@ from flightlog_storage.runfiles import OwedFile
 from flightlogd.archiver import Archiver
 from flightlogd.collector import FIRST_AFTER_S, INTERVAL_S, Collector
 from flightlogd.compressor import Compressor
+from flightlogd.config import DaemonConfig
 from flightlogd.lane import Lane
 from flightlogd.turns import take_turn
 from flightlogd.wakes import read_wakes
@@ -47,18 +48,19 @@ COMPRESS_PAUSE_S = 1.0  # Between two of them.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)  # The recorder says when it is time.
 
 
-def run(home: Home, wake_fd: int, low_water: int | None) -> None:
+def run(config: DaemonConfig, wake_fd: int) -> None:
     """Work until the recorder closes the other end of `wake_fd`."""
+    home = config.home
     if not take_turn(home.root / "worker.lock", wake_fd):
         return
     os.nice(NICENESS)
     with suppress(OSError):  # Where memory runs out, this is what ends, no training.
         Path("/proc/self/oom_score_adj").write_text("1000")
     os.set_blocking(wake_fd, False)
-    room = DiskRoom(home, low_water)
+    room = DiskRoom(home, config.low_water)
     # Files of the inbox take no room: what they are made of is deleted then.
     worker, archiver, watcher = Worker(home), Archiver(home, room), Watcher(home, room)
-    keepers = (Collector(home), Compressor(home))
+    keepers = (Collector(home, config.retain_s), Compressor(home))
     try:
         anyio.run(_serve, worker, archiver, watcher, keepers, wake_fd)
     finally:

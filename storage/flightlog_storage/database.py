@@ -385,6 +385,13 @@ class Database:
         """Say that a run's points up to the checkpoint are in parts."""
         self._write("remove_tail", (run,))
 
+    def old_runs(
+        self, now: float, retain_s: float, keep_tag: str
+    ) -> list[tuple[RunName, float]]:
+        """Return runs that ended so long before the newest, and when; oldest first."""
+        rows = self._query("old_runs", now, retain_s, keep_tag)
+        return [((*row[:3],), row[3]) for row in rows]
+
     # --- files that are owed ---
 
     def owed_files(self, limit: int) -> list[tuple[RunName, OwedFile]]:

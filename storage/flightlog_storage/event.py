@@ -178,7 +178,13 @@ class RunStateChanged(_Event, frozen=True, tag=True):
 
 
 class RunDeleted(_Event, frozen=True, tag=True):
-    """An editor deleted the run: what was said of it so far counts no more."""
+    """An editor deleted the run: what was said of it so far counts no more.
+
+    With `if_quiet_since` only if nobody logs into it, nothing was said of it after that
+    time, and it is not tagged to be kept.
+    """
+
+    if_quiet_since: float | None = None
 
 
 class FileSaved(_Event, frozen=True, tag=True):

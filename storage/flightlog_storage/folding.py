@@ -34,6 +34,7 @@ from flightlog_storage.event import (
 from flightlog_storage.fold import apply, change_files, count_lost, edit, receive
 from flightlog_storage.frame import FLAG_CARRIED, Frame
 from flightlog_storage.output_fold import change_outputs
+from flightlog_storage.retention import is_kept
 from flightlog_storage.rows import decode
 from flightlog_storage.runstate import RunState
 from flightlog_storage.segment import Damage
@@ -183,7 +184,7 @@ class Folding:
             if isinstance(item, Rows | Unknown):
                 folded.keep(frame, item, index)
             elif isinstance(item, RunDeleted) and frame.writer in self._editors:
-                folded.is_reset = True
+                folded.is_reset = state.deleted
         known = state.writers.get(frame.writer)
         if not state.deleted and (known is None or not known.is_dismissed):
             count_lost(state, folded.refused)
@@ -196,7 +197,7 @@ class Folding:
             if self.is_dismissed(writer):
                 return None
             apply(state, writer, item)
-        elif state.id:
+        elif state.id and not is_kept(state, item):
             edit(state, item)
             if isinstance(item, RunDeleted):
                 self.artifacts.forget_run(state)

@@ -243,6 +243,14 @@ SELECT
     (SELECT count(*) FROM owed_files),
     (SELECT count(*) FROM assets WHERE job IS NOT NULL)
 
+-- name: old_runs
+SELECT entity, project, id, updated_at FROM runs
+WHERE NOT deleted AND NOT carried
+    AND state NOT IN ('pending', 'running', 'preempting')
+    AND updated_at < min(?, (SELECT max(updated_at) FROM runs)) - ?
+    AND NOT EXISTS (SELECT 1 FROM tags WHERE tags.run = number AND tag = ?)
+ORDER BY updated_at, number
+
 -- name: save_dead_letter
 INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?)
 

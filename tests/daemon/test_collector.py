@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 from tests.storage.recording import Recorded, writer_id
-from tests.system.harness import wait_until
+from tests.system.harness import (
+    Trainer,
+    daemon,
+    folded_offset,
+    run_state,
+    status,
+    wait_until,
+)
 
 from flightlog_storage.blobs import BlobStore, stage_bytes
 from flightlog_storage.codec import EDITOR_RANK
@@ -18,6 +25,7 @@ from flightlog_storage.event import RunDeleted
 from flightlog_storage.files import RealFiles
 from flightlog_storage.garbage import GRACE_S
 from flightlog_storage.home import Home
+from flightlog_storage.reader import HomeReader
 from flightlog_storage.segment_file import SegmentFile
 from flightlogd import collector as module
 from flightlogd.collector import Collector
@@ -29,8 +37,9 @@ import sys
 from pathlib import Path
 from flightlog_storage.home import Home
 from flightlogd import worker
+from flightlogd.config import DaemonConfig
 worker.FIRST_AFTER_S = 0.05
-worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]), low_water=None)
+worker.run(DaemonConfig(Home(Path(sys.argv[1]))), int(sys.argv[2]))
 """
 
 
@@ -62,6 +71,28 @@ def waste(home: Home, data: bytes) -> Path:
     before = time.time() - GRACE_S - 60
     os.utime(path, (before, before))
     return path
+
+
+def test_a_run_that_is_old_goes_at_the_second_look(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    home = recorded.home
+    recorded.finish(writer_id("w"))  # In 1970.
+    recorded.log.close()
+    with daemon(home):
+        assert Trainer(home, 1).wait() == 0
+        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        collector = Collector(home, retain_s=86_400.0)
+        collector.durable = Durable(recorded.log.durable, folded_offset(home))
+
+        collector.collect()
+        assert HomeReader(home).state(("e", "p", "run")), "the clock may be wrong"
+
+        collector.collect()
+        assert HomeReader(home).state(("e", "p", "run")) is None
+        assert run_state(home), "of today"
+    assert "deleted run e/p/run: it is too old" in caplog.text
 
 
 def test_old_garbage_goes_and_that_is_told(

@@ -23,9 +23,10 @@ from pathlib import Path
 from flightlog_storage import compression
 from flightlog_storage.home import Home
 from flightlogd import worker
+from flightlogd.config import DaemonConfig
 worker.COMPRESS_INTERVAL_S = worker.COMPRESS_PAUSE_S = 0.01
 compression.SIZE_MIN = 0
-worker.run(Home(Path(sys.argv[1])), int(sys.argv[2]), low_water=None)
+worker.run(DaemonConfig(Home(Path(sys.argv[1]))), int(sys.argv[2]))
 """
 ROWS = [(n, n / 2) for n in range(400)]
 

@@ -35,6 +35,30 @@ def test_the_interval_of_passes_is_asked_for(
     assert read_config(str(tmp_path)).scrub_interval_s == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("", None), ("90d", 7_776_000.0), ("24h", 86_400.0)]
+)
+def test_how_long_runs_are_kept_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, seconds: float | None
+) -> None:
+    monkeypatch.setenv("FLIGHTLOG_RETAIN", text)
+
+    assert read_config(str(tmp_path)).retain_s == seconds
+
+
+@pytest.mark.parametrize("text", ["90", "0d", "23h", "for ever", "-1d"])
+def test_a_retention_that_may_be_a_slip_deletes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+) -> None:
+    monkeypatch.setenv("FLIGHTLOG_RETAIN", text)
+
+    assert read_config(str(tmp_path)).retain_s is None
+    assert "no run is deleted for its age" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["often", "-1", "nan", "inf"])
 def test_a_wrong_interval_is_told_and_keeps_no_daemon_down(
     tmp_path: Path,

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from tests.sdk.conftest import wait_until
 from tests.sdk.test_cli import call, daemon, data, environment
+from tests.storage.recording import Recorded
 
 from flightlog.cli.collecting import seconds_of
+from flightlog_storage.codec import EDITOR_RANK
 from flightlog_storage.emptying import holding_deleted
+from flightlog_storage.event import TagsChanged
 from flightlog_storage.files import RealFiles
 from flightlog_storage.history import Query
 from flightlog_storage.home import Home
@@ -158,6 +161,37 @@ def test_what_cannot_be_deleted_is_told_and_the_code_is_1(home: Path) -> None:
     assert result.returncode == 1
     assert "cannot be deleted" in result.stderr
     assert blobs(home) == {"old", "new"}
+
+
+def test_runs_that_ended_too_long_ago_go_when_asked(tmp_path: Path, home: Path) -> None:
+    recorded = Recorded(tmp_path)
+    for run in ("old", "kept"):
+        recorded.finish(recorded.start(run, run))  # In 1970.
+    editor = recorded.join("kept", "editor", EDITOR_RANK)
+    recorded.tell(editor, TagsChanged(time=3.0, tags=["keep"]))
+    recorded.log.close()
+    train(home, "new", "text")
+    daemon("stop", home)
+
+    dry = data(call(home, "gc", "--retain", "90d", "--dry-run", "--json"), "flightlog.gc/1")
+    assert [each["run"] for each in dry["runs"]] == ["e/p/old"]
+    assert HomeReader(Home(home)).state(("e", "p", "old"))
+
+    result = call(home, "gc", "--retain", "90d")
+    assert result.returncode == 0
+    assert "1 runs that ended too long ago deleted" in result.stderr
+    assert HomeReader(Home(home)).state(("e", "p", "old")) is None
+    assert HomeReader(Home(home)).state(("e", "p", "kept"))
+
+
+@pytest.mark.parametrize("retain", ["", "90", "23h"])
+def test_a_retention_that_may_be_a_slip_is_2(home: Path, retain: str) -> None:
+    train(home, "a", "new")
+
+    result = call(home, "gc", f"--retain={retain}")
+
+    assert result.returncode == 2
+    assert ("24h" if retain != "23h" else "a day or more") in result.stderr
 
 
 @pytest.mark.parametrize("grace", ["", "1", "-1h", "soon", "1 week", "nan h", "9e9d"])

@@ -1,11 +1,10 @@
 """`flightlog gc`: what nothing needs any more, deleted or only told."""
 
-import math
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from flightlog.apis.public.editing import record
 from flightlog.cli.output import (
     age,
     emit_json,
@@ -17,15 +16,21 @@ from flightlog.cli.output import (
 )
 from flightlog.errors import BadArgumentError
 from flightlog_storage.emptying import Emptied, empty, holding_deleted
+from flightlog_storage.event import RunDeleted
 from flightlog_storage.garbage import Collected, Garbage, Item, collect, find_garbage
 from flightlog_storage.home import Home
+from flightlog_storage.retention import (
+    KEEP_TAG,
+    RETAIN_MIN_S,
+    OldRun,
+    old_runs,
+    parse_time,
+)
 from flightlog_storage.terminal import plain
 
 __all__ = ("collect_garbage", "seconds_of")
 
 SHOWN_MAX = 20  # On a terminal; in a pipe and in JSON are all.
-_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)")
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 
 
 def seconds_of(text: str) -> float:
@@ -34,19 +39,23 @@ def seconds_of(text: str) -> float:
     Raises:
         BadArgumentError: It is none.
     """
-    found = _TIME.fullmatch(text.strip())
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else math.inf
-    if seconds > 1e9:
+    seconds = parse_time(text)
+    if seconds is None:
         raise BadArgumentError(f"{text!r} is no time such as 24h, 30min, 0s or 7d")
     return seconds
 
 
-def collect_garbage(home: Home, grace_s: float, *, is_dry: bool, as_json: bool) -> bool:
-    """Delete garbage, or with `is_dry` only list it; return whether none stays.
+def collect_garbage(
+    home: Home, grace_s: float, retain_s: float | None, *, is_dry: bool, as_json: bool
+) -> bool:
+    """Delete old runs and garbage, or with `is_dry` only list it; say if none stays.
 
     Raises:
         StorageError, OSError: What is needed cannot be told; nothing is deleted.
+        BadArgumentError: `retain_s` is less than RETAIN_MIN_S.
+        CommError: An old run cannot be deleted.
     """
+    old = _delete_old_runs(home, retain_s, is_dry=is_dry)
     garbage = find_garbage(home, grace_s)
     deleted: list[Item] = []
     collected = Collected() if is_dry else collect(garbage, done=deleted.append)
@@ -55,6 +64,9 @@ def collect_garbage(home: Home, grace_s: float, *, is_dry: bool, as_json: bool) 
     emptied = Emptied() if is_dry else _empty(home, collected)
     if as_json:
         data = _data(garbage, collected, items)
+        data["runs"] = [
+            {"run": "/".join(run), "heard_at": iso(heard_at)} for run, heard_at in old
+        ]
         data["log"] = {
             "segments": holding if is_dry else emptied.segments,
             "frames": emptied.frames,
@@ -62,6 +74,7 @@ def collect_garbage(home: Home, grace_s: float, *, is_dry: bool, as_json: bool) 
         }
         emit_json("flightlog.gc/1", {"dry_run": is_dry, "grace_s": grace_s} | data)
     else:
+        _print_runs(old, is_dry=is_dry)
         _print(garbage, collected, items, is_dry=is_dry)
         if is_dry and holding:
             talk(f"{holding:,} segments of the log may have rows of deleted runs")
@@ -71,6 +84,33 @@ def collect_garbage(home: Home, grace_s: float, *, is_dry: bool, as_json: bool) 
                 f"{emptied.frames:,} frames of deleted runs emptied in the log: {size}"
             )
     return not collected.failed
+
+
+def _delete_old_runs(
+    home: Home, retain_s: float | None, *, is_dry: bool
+) -> list[OldRun]:
+    """Delete the runs that ended so long ago, or only return them."""
+    if retain_s is None:
+        return []
+    if retain_s < RETAIN_MIN_S:
+        raise BadArgumentError("--retain must be a day or more, such as 90d")
+    old = old_runs(home, retain_s, time.time())
+    for run, heard_at in () if is_dry else old:
+        record(home, run, [RunDeleted(time=time.time(), if_quiet_since=heard_at)])
+    return old
+
+
+def _print_runs(old: Sequence[OldRun], *, is_dry: bool) -> None:
+    if not old:
+        return
+    emit_table(
+        ["RUN", "LAST HEARD OF"],
+        [[plain("/".join(run)), iso(heard_at)] for run, heard_at in old],
+    )
+    verb = "would be deleted" if is_dry else "deleted"
+    talk(
+        f"{len(old):,} runs that ended too long ago {verb}; the tag {KEEP_TAG!r} keeps"
+    )
 
 
 def _empty(home: Home, collected: Collected) -> Emptied:

@@ -222,24 +222,38 @@ def jobs(is_waiting: bool, home: str | None, as_json: bool) -> None:
     metavar="TIME",
     help="How old it has to be: a number with s, min, h or d.",
 )
+@click.option(
+    "--retain",
+    metavar="TIME",
+    help="First delete runs that ended longer ago, such as 90d.",
+)
 @_home
 @_json
-def gc(is_dry: bool, grace: str, home: str | None, as_json: bool) -> None:
+def gc(
+    is_dry: bool, grace: str, retain: str | None, home: str | None, as_json: bool
+) -> None:
     """Delete what no run, artifact or asset needs any more; exit code 1 if some stays.
 
     That is blobs, copies that killed processes left, and files in the inbox that nobody
     asked for. The daemon does the same each hour; no need to stop it, nor what trains.
-    Where something that names blobs cannot be read, nothing is deleted.
+    Where something that names blobs cannot be read, nothing is deleted. With --retain
+    runs go that ended longer ago, measured from the newest row of the home; those
+    tagged "keep" stay.
 
     \b
     flightlog gc --dry-run
+    flightlog gc --retain 90d --dry-run
     flightlog gc --grace 0s        all of it, also what was stored just now
     """
     from flightlog.cli.collecting import collect_garbage, seconds_of
 
     with _telling():
         is_done = collect_garbage(
-            _existing(home), seconds_of(grace), is_dry=is_dry, as_json=as_json
+            _existing(home),
+            seconds_of(grace),
+            None if retain is None else seconds_of(retain),
+            is_dry=is_dry,
+            as_json=as_json,
         )
     if not is_done:
         sys.exit(FAILED)

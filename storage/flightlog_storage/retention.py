@@ -1,0 +1,56 @@
+"""Retention: which runs ended so long ago that they may go, where that is asked for."""
+
+import re
+from typing import NamedTuple
+
+from flightlog_storage.artifact_state import RunName
+from flightlog_storage.database import Database
+from flightlog_storage.errors import HomeUnusable
+from flightlog_storage.event import Event, Rows, RunDeleted, Unknown
+from flightlog_storage.home import Home
+from flightlog_storage.runstate import RunState
+
+__all__ = ("KEEP_TAG", "RETAIN_MIN_S", "OldRun", "is_kept", "old_runs", "parse_time")
+
+KEEP_TAG = "keep"  # A run that has it stays.
+RETAIN_MIN_S = 86_400.0  # What is less may be a slip.
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)")
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
+_TIME_MAX_S = 1e9
+
+
+class OldRun(NamedTuple):
+    """A run, and when it was last heard of, in seconds since 1970."""
+
+    name: RunName
+    heard_at: float
+
+
+def parse_time(text: str) -> float | None:
+    """Return the seconds of a time that is given with its unit, such as 90d."""
+    found = _TIME.fullmatch(text.strip())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else None
+    return None if seconds is None or seconds > _TIME_MAX_S else seconds
+
+
+def old_runs(home: Home, retain_s: float, now: float) -> list[OldRun]:
+    """Return the runs that ended longer ago, the oldest first.
+
+    That is before what was logged last of all in the home, if this lies before `now`:
+    a clock that jumps, or a home that rests for years, makes no run old. Runs with
+    KEEP_TAG stay, and those that an import brought until they are logged into here.
+    """
+    try:
+        database = Database.open_reader(home.state)
+    except HomeUnusable:
+        return []  # Nothing is folded yet.
+    with database:
+        return [OldRun(*row) for row in database.old_runs(now, retain_s, KEEP_TAG)]
+
+
+def is_kept(state: RunState, event: Event | Rows | Unknown) -> bool:
+    """Whether a run stays that was to be deleted only if nothing had happened to it."""
+    since = event.if_quiet_since if isinstance(event, RunDeleted) else None
+    return since is not None and (
+        state.active or state.updated_at > since or KEEP_TAG in state.tags
+    )
