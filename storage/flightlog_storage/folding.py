@@ -285,6 +285,13 @@ class Folding:
             self._numbers.pop(writer, None)
             self._editors.pop(writer, None)
 
+    def state(self, number: int) -> RunState | None:
+        """Return the state of a run as far as it is folded."""
+        if number in self.states:
+            return self.states[number]
+        found = self._database.load_run_by_number(number)
+        return None if found is None else self._keep(found)
+
     def load(self, entity: str, project: str, run: str) -> RunState | None:
         """Return a run's state as far as it is folded."""
         number = self._named.get((entity, project, run))
@@ -303,11 +310,7 @@ class Folding:
                 return None
             self._editors[writer] = editor
             number = self._numbers[writer] = editor.run
-        state = self.states.get(number)
-        if state is None:
-            found = self._database.load_run_by_number(number)
-            state = None if found is None else self._keep(found)
-        return state
+        return self.state(number)
 
     def _keep(self, state: RunState) -> RunState:
         kept = self.states.setdefault(state.number, state)

@@ -7,6 +7,7 @@ names it; that transaction also moves the checkpoint.
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -105,7 +106,8 @@ class Projector:
             self._place = _place_of(checkpoint)
         self._offset = checkpoint.offset
         self._restore_tails()
-        self._remove_orphans()
+        # Whoever was here before may have died before these were merged.
+        self._untidied = self._remove_orphans()
 
     def close(self) -> None:
         self._database.close()
@@ -250,7 +252,8 @@ class Projector:
         ended = {n for n in touched if not self._folding.states[n].active}
         self._new_parts.clear()
         self._folded.clear()
-        self._tidy(grown | ended)
+        self._tidy(grown | ended | self._untidied)
+        self._untidied.clear()
 
     def _save_remarks(self, folded: Folded) -> None:
         if folded.editor is not None:
@@ -306,9 +309,9 @@ class Projector:
         if number in self._unmergeable:
             return []
         parts = self._database.parts(number)
-        state = self._folding.states[number]
+        state = self._folding.state(number)
         if (
-            not state.active
+            not (state and state.active)
             and len(parts) > 1
             and (sum(part.points for part in parts) <= WHOLE_POINTS_MAX)
         ):
@@ -368,16 +371,19 @@ class Projector:
             rank = self._folding.rank_of(item.frame.writer)
             tail.add(rows, rank, item.frame.offset_end)
 
-    def _remove_orphans(self) -> None:
+    def _remove_orphans(self) -> set[int]:
         """Delete files that a crash left without a transaction that names them.
 
-        The folders that it left are made durable: parts may come into them.
+        The folders that it left are made durable: parts may come into them. Returns the
+        runs that have several parts.
         """
         RealFiles().fsync_dir(self._home.histories)
         named = {(part.run, part.name) for part in self._database.parts()}
+        counts = Counter(run for run, _ in named)
         for path in _part_files(self._home.histories):
             if (int(path.parent.name), path.name) not in named:
                 path.unlink()
+        return {run for run, count in counts.items() if count > 1}
 
     def _tidy(self, changed: set[int]) -> None:
         """Merge parts, and let go of memory that is not needed any more."""

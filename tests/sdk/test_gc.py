@@ -173,7 +173,8 @@ def test_runs_that_ended_too_long_ago_go_when_asked(tmp_path: Path, home: Path) 
     train(home, "new", "text")
     daemon("stop", home)
 
-    dry = data(call(home, "gc", "--retain", "90d", "--dry-run", "--json"), "flightlog.gc/1")
+    listed = call(home, "gc", "--retain", "90d", "--dry-run", "--json")
+    dry = data(listed, "flightlog.gc/1")
     assert [each["run"] for each in dry["runs"]] == ["e/p/old"]
     assert HomeReader(Home(home)).state(("e", "p", "old"))
 

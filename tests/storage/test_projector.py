@@ -265,6 +265,29 @@ def test_after_a_crash_while_merging_nothing_is_different(
     assert {str(path.relative_to(recorded.home.histories)) for path in found} == named
 
 
+def test_what_a_crash_left_unmerged_is_merged_without_news(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = recorded.start("r")
+    for life in range(2):
+        recorded.rows(writer, (life, life / 2))
+        recorded.finish(writer)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(module, "merge_parts", refuse)
+        with pytest.raises(OSError, match="refused"):
+            project(recorded.home, recorded.log.durable)
+    assert len([*recorded.home.histories.glob("*/*")]) == 2
+
+    project(recorded.home, recorded.log.durable)
+
+    assert len([*recorded.home.histories.glob("*/*")]) == 1
+    assert rows_of(recorded.home, "r") == [(0, 0.0), (1, 0.5)]
+
+
+def refuse(*_: object) -> None:
+    raise OSError("refused")
+
+
 def test_a_run_that_ends_without_a_tail_is_one_part_too(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

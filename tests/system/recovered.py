@@ -67,8 +67,11 @@ class Recovered:
 
 
 def is_settled(home: Home) -> bool:
-    """Whether no spool is left: all that was logged has been recorded."""
-    return not any(home.spool.iterdir())
+    """Whether no spool is left: all that was logged has been recorded.
+
+    One whose writer died before it began has nothing, and goes in a minute.
+    """
+    return all(path.name.startswith(".") for path in home.spool.iterdir())
 
 
 def state_of(home: Home, run: str) -> State | None:
