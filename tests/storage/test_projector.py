@@ -275,10 +275,10 @@ def test_what_a_crash_left_unmerged_is_merged_without_news(
     with monkeypatch.context() as refusing:
         refusing.setattr(module, "merge_parts", refuse)
         with pytest.raises(OSError, match="refused"):
-            project(recorded.home, recorded.log.durable)
+            recorded.fold()
     assert len([*recorded.home.histories.glob("*/*")]) == 2
 
-    project(recorded.home, recorded.log.durable)
+    recorded.fold()
 
     assert len([*recorded.home.histories.glob("*/*")]) == 1
     assert rows_of(recorded.home, "r") == [(0, 0.0), (1, 0.5)]

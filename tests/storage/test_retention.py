@@ -7,7 +7,6 @@ from tests.storage.recording import Recorded, rows_of, writer_id
 
 from flightlog_storage.codec import EDITOR_RANK
 from flightlog_storage.event import Event, RunDeleted, RunStarted, TagsChanged
-from flightlog_storage.projector import Projector
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.retention import old_runs, parse_time
 
@@ -41,15 +40,8 @@ def edit(recorded: Recorded, run: str, event: Event) -> None:
     recorded.tell(editor, event)
 
 
-def fold(recorded: Recorded) -> None:
-    projector = Projector(recorded.home)
-    while projector.project(recorded.log.durable):
-        pass
-    projector.close()
-
-
 def old(recorded: Recorded, now: float = 9e9) -> list[str]:
-    fold(recorded)
+    recorded.fold()
     return [run for (_, _, run), _ in old_runs(recorded.home, DAY_S, now)]
 
 
@@ -121,7 +113,7 @@ def test_a_run_that_was_tagged_meanwhile_stays(recorded: Recorded) -> None:
 def is_there(recorded: Recorded) -> bool:
     """Ask a reader that folds the log itself, and one that need not."""
     asked = [HomeReader(recorded.home).state(("e", "p", "old")) is not None]
-    fold(recorded)
+    recorded.fold()
     asked.append(HomeReader(recorded.home).state(("e", "p", "old")) is not None)
     assert len(set(asked)) == 1
     return asked[0]
