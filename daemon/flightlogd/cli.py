@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from flightlog_storage.errors import HomeLocked, HomeUnusable
+from flightlog_storage.files import open_file
 from flightlog_storage.home import Home
 from flightlog_storage.terminal import plain, safe
 from flightlogd.config import VERSION, DaemonConfig, read_config
@@ -82,9 +83,8 @@ def start(home: str | None) -> None:
         return
     try:
         found.create()
-        descriptor = os.open(
-            found.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-        )
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        descriptor = open_file(found.daemon_log, append)
     except (HomeUnusable, OSError) as error:
         raise _failure(error) from error
     with open(descriptor, "wb") as output:

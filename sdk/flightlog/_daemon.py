@@ -76,7 +76,8 @@ def _environment() -> dict[str, str]:
 
 def _redirect(output: str) -> list[tuple[int, int, str, int, int] | tuple[int, ...]]:
     """Return what posix_spawn is to do with stdin, stdout and stderr."""
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    # A pipe in its place is not waited for.
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
     return [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, output, append, 0o600),

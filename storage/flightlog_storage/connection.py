@@ -1,5 +1,6 @@
 """Connections to state.db: for its one writer, and for readers, wherever it lies."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -105,8 +106,12 @@ def connect_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Con
 
     Raises:
         CorruptData: It is damaged, or of another version.
+        OSError: It is no file.
         sqlite3.Error: It cannot be opened, or is locked.
     """
+    # Only looked at: to open it and close it again would undo SQLite's locks.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     try:
         return _open_reader(path, "mode=ro", timeout_s)
     except sqlite3.OperationalError as error:

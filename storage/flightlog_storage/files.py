@@ -7,11 +7,20 @@ that fails, or that loses power.
 import errno
 import fcntl
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ("FileOps", "RealFiles", "fsync_path", "read_around", "write_all")
+__all__ = (
+    "FileOps",
+    "RealFiles",
+    "fsync_path",
+    "open_file",
+    "read_around",
+    "read_file",
+    "write_all",
+)
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -75,7 +84,7 @@ class RealFiles:
 
     def open(self, path: Path, *, write: bool = False) -> int:
         flags = os.O_RDWR if write else os.O_RDONLY
-        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return open_file(path, flags | os.O_NOFOLLOW)
 
     def create(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -129,6 +138,29 @@ class RealFiles:
     def forget(self, fd: int) -> None:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def open_file(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file, and nothing else: to open a pipe may take for ever.
+
+    Raises:
+        OSError: It is something else, or cannot be opened.
+    """
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, _FILE_MODE)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        OSError: It is something else, or cannot be read.
+    """
+    with open(path, "rb", opener=open_file) as file:
+        return file.read()
 
 
 def read_around(files: FileOps, fd: int, size: int, position: int) -> bytes:

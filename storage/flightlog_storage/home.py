@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from flightlog_storage.errors import HomeLocked, HomeUnusable
-from flightlog_storage.files import RealFiles
+from flightlog_storage.files import RealFiles, open_file, read_file
 from flightlog_storage.process import ProcessIdentity
 
 __all__ = (
@@ -219,7 +219,7 @@ class Home(msgspec.Struct, frozen=True):
     def daemon(self) -> DaemonInfo | None:
         """Return what the last daemon of this home said of itself."""
         try:
-            return msgspec.json.decode(self.lock.read_bytes(), type=DaemonInfo)
+            return msgspec.json.decode(read_file(self.lock), type=DaemonInfo)
         except (OSError, msgspec.MsgspecError):
             return None
 
@@ -264,7 +264,7 @@ class HomeLock:
         os.close(self._fd)
 
     def _take(self) -> int:
-        fd = os.open(self._home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = open_file(self._home.lock, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

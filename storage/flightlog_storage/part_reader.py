@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from flightlog_storage.arrow import arrow_of, numpy_of
 from flightlog_storage.columns import Column, Floats, Ints, is_increasing
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import Kind
+from flightlog_storage.files import open_file
 from flightlog_storage.parts import (
     INDEX_CHECKSUM_KEY,
     INDEX_KEY,
@@ -96,6 +98,7 @@ class Part:
         """Open a part; its spans are those of one stream, or all."""
         self.name = path.name
         with self.telling_corruption():
+            os.close(open_file(path))  # Arrow waits for a pipe.
             self._file = pa.OSFile(str(path))
             self._parquet = self._open()
             self._metadata = self._parquet.metadata
@@ -387,7 +390,7 @@ def verify_part(path: Path, sha256: str | None = None) -> list[str]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_file) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from flightlog_storage.files import read_file
 from flightlog_storage.process import ProcessIdentity
 
 __all__ = ("Progress", "read_progress", "write_progress")
@@ -51,7 +52,7 @@ def write_progress(path: Path, progress: Progress | None) -> None:
 def read_progress(path: Path) -> Progress | None:
     """Return how far the job is that a living process is at, if one is."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Progress)
+        found = msgspec.json.decode(read_file(path), type=Progress)
     except (OSError, msgspec.MsgspecError):
         return None
     return found if found.process.is_alive() else None

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from flightlog_storage.event import WriterId
+from flightlog_storage.files import read_file
 from flightlog_storage.spool import (
     CHUNK_HEADER,
     CHUNK_HEADER_SIZE,
@@ -91,7 +92,7 @@ def adopt_reserve(folder: Path) -> None:
     """
     reserve = reserve_path(folder)
     try:
-        header = reserve.read_bytes()[:8]
+        header = read_file(reserve)[:8]
     except FileNotFoundError:
         return
     if int.from_bytes(header, "little") > CHUNK_HEADER_SIZE:

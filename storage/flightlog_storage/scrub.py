@@ -5,7 +5,6 @@ names; it may stop behind any of them and go on later.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from flightlog_storage.blobs import is_sha256
 from flightlog_storage.database import Database, SavedPart
 from flightlog_storage.errors import HomeUnusable
-from flightlog_storage.files import RealFiles
+from flightlog_storage.files import RealFiles, open_file
 from flightlog_storage.home import Home
 from flightlog_storage.logreader import walk_segment
 from flightlog_storage.projector import part_folder
@@ -116,7 +115,7 @@ def _fault(path: Path, sha256: str, pace: Pace) -> str | None:
     """Return what is wrong with a file that has this digest."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb", buffering=0, opener=_open) as file:
+        with open(path, "rb", buffering=0, opener=open_file) as file:
             # The disk is to be read, not what memory has of it.
             RealFiles().forget(file.fileno())
             while data := file.read(READ_SIZE):
@@ -128,8 +127,3 @@ def _fault(path: Path, sha256: str, pace: Pace) -> str | None:
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     return None if digest.hexdigest() == sha256 else "its bytes are not what they were"
-
-
-def _open(path: str, flags: int) -> int:
-    """Open what is a file, or a pipe that nobody writes into: it is not waited for."""
-    return os.open(path, flags | os.O_NONBLOCK)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from flightlog_storage.files import read_file
+
 __all__ = ("Scrubbing", "read_scrubbing", "write_scrubbing")
 
 
@@ -32,7 +34,7 @@ class Scrubbing(msgspec.Struct):
 def read_scrubbing(path: Path) -> Scrubbing | None:
     """Return how far the last pass was, if there was one."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Scrubbing)
+        return msgspec.json.decode(read_file(path), type=Scrubbing)
     except (OSError, msgspec.MsgspecError):
         return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from flightlog_storage.codec import RunKey
+from flightlog_storage.files import open_file, read_file
 from flightlog_storage.process import ProcessIdentity
 
 __all__ = (
@@ -50,8 +51,7 @@ class SpoolOwner(msgspec.Struct, frozen=True):
 def read_owner(folder: Path) -> SpoolOwner | None:
     """Return whose spool this is, or None where that cannot be read."""
     try:
-        data = (folder / "owner").read_bytes()
-        return msgspec.msgpack.decode(data, type=SpoolOwner)
+        return msgspec.msgpack.decode(read_file(folder / "owner"), type=SpoolOwner)
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
 
@@ -80,7 +80,7 @@ def hold_spool(folder: Path) -> int:
 def is_owner_gone(folder: Path) -> bool:
     """Whether no process holds the spool any more; not for the one that may hold it."""
     try:
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+        fd = open_file(folder / "lock", os.O_RDWR)
     except FileNotFoundError:  # It was lost, or all of the spool is about to go.
         owner = read_owner(folder)
         return owner is not None and not owner.process.is_alive()

@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from flightlog_storage.files import RealFiles, read_around
+from flightlog_storage.files import RealFiles, open_file, read_around, read_file
 from flightlog_storage.spool import (
     CHUNK_HEADER_SIZE,
     chunk_path,
@@ -61,18 +61,18 @@ def _copy(folder: Path, copy: Path) -> None:
     # and says where it begins before one ahead of it is freed.
     numbers = chunks(folder)
     with suppress(FileNotFoundError):  # Lost, it takes no event along.
-        _write(copy / "owner", (folder / "owner").read_bytes())
+        _write(copy / "owner", read_file(folder / "owner"))
     (copy / "lock").touch(mode=0o600)
     for number in numbers:
         with suppress(FileNotFoundError):
             _copy_chunk(chunk_path(folder, number), chunk_path(copy, number))
     with suppress(FileNotFoundError):
-        _write(reserve_path(copy), reserve_path(folder).read_bytes())
+        _write(reserve_path(copy), read_file(reserve_path(folder)))
 
 
 def _copy_chunk(source: Path, target: Path) -> None:
     """Copy what is committed; more may be on its way into the chunk."""
-    with source.open("rb", buffering=0) as file:
+    with open(source, "rb", buffering=0, opener=open_file) as file:
         header = file.read(CHUNK_HEADER_SIZE)
         size = os.fstat(file.fileno()).st_size
         committed = min(int.from_bytes(header[:8], "little"), size)

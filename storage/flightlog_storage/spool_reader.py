@@ -18,6 +18,7 @@ from flightlog_storage.codec import (
 )
 from flightlog_storage.errors import MalformedEvent
 from flightlog_storage.event import Gap
+from flightlog_storage.files import open_file
 from flightlog_storage.frame import PAYLOAD_SIZE_MAX
 from flightlog_storage.spool import (
     CHUNK_HEADER,
@@ -303,7 +304,7 @@ class SpoolReader:
     def _open(self, chunk: int) -> bool:
         try:
             mode = os.O_RDONLY if self._is_onlooker else os.O_RDWR
-            fd = os.open(chunk_path(self._folder, chunk), mode | os.O_CLOEXEC)
+            fd = open_file(chunk_path(self._folder, chunk), mode)
         except FileNotFoundError:
             return False
         self.close()

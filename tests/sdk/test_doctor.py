@@ -37,12 +37,16 @@ from tests.system.harness import (
 from flightlog.cli import main
 from flightlog_storage import compression
 from flightlog_storage.backup import back_up
+from flightlog_storage.codec import RunKey
 from flightlog_storage.compression import compress, compressible
 from flightlog_storage.event import AssetFailed, AssetLogged, FileRequested, Gap
 from flightlog_storage.eventlog import EventLog
 from flightlog_storage.files import RealFiles
 from flightlog_storage.home import Home, HomeLock
 from flightlog_storage.inbox import inbox_path, make_token, put_in_inbox
+from flightlog_storage.process import this_process
+from flightlog_storage.spool import SpoolOwner
+from flightlog_storage.spool_writer import SpoolWriter
 
 pytestmark = pytest.mark.once
 
@@ -196,6 +200,38 @@ def test_what_belongs_to_others_is_found(recorded: Recorded) -> None:
     (found,) = of_home(recorded.home)
 
     assert found["what"] == f"1 files belong to another user: log/{segment.name}"
+
+
+@pytest.mark.parametrize(
+    "name", ["daemon.lock", "log/*.log", "spool/*/*.chunk", "spool/*/owner", "state.db"]
+)
+def test_a_pipe_in_place_of_a_file_is_told_and_not_waited_for(
+    recorded: Recorded, name: str
+) -> None:
+    home = recorded.home
+    recorded.start("r")
+    HomeLock(home).close()
+    recorded.fold()
+    owner = SpoolOwner(bytes(16), this_process(), RunKey("e", "p", "s", 0))
+    spool = SpoolWriter(home.spool, owner, lambda: None)
+    file = next(home.root.glob(name))
+    file.unlink()
+    os.mkfifo(file, 0o600)
+
+    listed = subprocess.run(
+        [*COMMAND[:-1], "ls", "--home", str(home.root)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    (found,) = of_home(home)
+
+    spool.close()
+    assert ("e/p/r" in listed.stdout) == (file.parent != home.log)
+    assert found["what"].endswith(f"no files: {file.relative_to(home.root)}")
+    cure(found)
+    assert not file.exists()
 
 
 def test_what_waits_and_has_no_room_is_found(recorded: Recorded) -> None:

@@ -9,6 +9,7 @@ from flightlog.apis.public.reading import reading
 from flightlog_storage.artifact_state import RunName
 from flightlog_storage.assets import Asset
 from flightlog_storage.database import Database
+from flightlog_storage.files import read_file
 from flightlog_storage.folding import Folding
 from flightlog_storage.home import Home
 from flightlog_storage.inbox import inbox_path
@@ -169,7 +170,7 @@ def _watches(database: Database, folding: Folding) -> Iterator[OwedJob]:
 
 def _file_at_work(home: Home) -> str | None:
     with suppress(OSError, ValueError, IndexError):
-        return home.job.read_text().split()[0]
+        return read_file(home.job).decode().split()[0]
     return None
 
 

@@ -21,6 +21,7 @@ from flightlog_storage.home import (
 __all__ = ("check_place",)
 
 FREE_FILES_MIN = 1_000
+_ODD = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)
 _IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -33,13 +34,15 @@ def check_place(home: Home) -> Iterator[Advice]:
 
 
 def _access(home: Home) -> Iterator[Advice]:
-    foreign, public = [], []
+    foreign, public, odd = [], [], []
     for path, status in _entries(home):
         name = str(path.relative_to(home.root))
         if status.st_uid != os.getuid():
             foreign.append(name)
         if status.st_mode & 0o077:
             public.append(name)
+        if stat.S_IFMT(status.st_mode) in _ODD:
+            odd.append(name)
     if foreign:
         yield Advice(
             where="home",
@@ -53,6 +56,13 @@ def _access(home: Home) -> Iterator[Advice]:
             what=listed(f"{len(public):,} files are open to other users", public),
             why="others on this machine may read, or change, what was logged",
             cure=f"chmod -R go-rwx {quote(str(home.root))}",
+        )
+    if odd:
+        yield Advice(
+            where="home",
+            what=listed(f"{len(odd):,} are pipes or devices, no files", odd),
+            why="what should be there cannot be read, or written",
+            cure=f"rm {' '.join(quote(str(home.root / name)) for name in odd)}",
         )
 
 
