@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.sdk.conftest import Lab, rows_of, wait_until
+from tests.system.harness import enlarge, small_disk
 
 import flightlog
 
@@ -244,48 +245,31 @@ GIVES_BACK = "for name in os.listdir():\n    if name[:5] == '.fill': os.unlink(n
 @pytest.mark.fault(12, 13)
 @pytest.mark.parametrize(
     ("room", "takes"),
-    [("size=10m", TAKES_BYTES), ("size=99m,nr_inodes=40", TAKES_INODES)],
+    [("10m", TAKES_BYTES), ("99m,nr_inodes=40", TAKES_INODES)],
     ids=["bytes", "inodes"],
 )
 def test_full_disk_costs_rows_that_are_counted(
     own_lab: Lab, room: str, takes: str
 ) -> None:
-    spool = own_lab.home / "spool"
-    spool.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"{room},mode=700", "tmpfs", str(spool)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    try:
+    own_lab.home.mkdir()
+    with small_disk(own_lab.home / "spool", room) as spool:
         code = f"import os; os.chdir({str(spool)!r})\n" + FILLS
-        done = own_lab.execute(code % (takes, GIVES_BACK))
-        assert done.returncode == 0, done.stderr
-        read = own_lab.ended("full")
-        found = [n for _, n in rows_of(read, "n")]
-        own_lab.stop()
-    finally:
-        subprocess.run(["umount", "-l", str(spool)], check=True)
 
-    assert found[:100] == list(range(100))
-    assert found[-100:] == list(range(30_000, 30_100))
-    assert len(found) + read.lost_count == 30_100
+        done = own_lab.execute(code % (takes, GIVES_BACK))
+
+        check_dropped(own_lab, done)
+        own_lab.stop()
 
 
 @pytest.mark.fault(12)
 def test_rows_are_taken_again_when_there_is_room(own_lab: Lab) -> None:
-    home = own_lab.home
-    home.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(home)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("cannot mount a tmpfs here")
     code = FULL_TO_THE_END % (FILL, AGAIN)
-    try:
+    with small_disk(own_lab.home, "12m"):
         done = own_lab.execute("import sys; sys.argv[1:] = ['mapped']" + code)
         assert done.returncode == 0, done.stderr
         read = own_lab.ended("full")
         found = [n for _, n in rows_of(read, "n")]
         own_lab.stop()
-    finally:
-        subprocess.run(["umount", "-l", str(home)], check=True)
 
     last = found[-1]
     assert isinstance(last, int)
@@ -421,20 +405,13 @@ def check_counted(lab: Lab, state: str) -> None:
 def test_a_run_counts_what_a_disk_refused_that_stayed_full_to_its_end(
     own_lab: Lab, end: str, state: str, buffer: str
 ) -> None:
-    home = own_lab.home
-    home.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(home)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("cannot mount a tmpfs here")
-    try:
+    with small_disk(own_lab.home, "12m") as home:
         code = f"import sys; sys.argv[1:] = [{buffer!r}]" + FULL_TO_THE_END
         done = own_lab.execute(code % (FILL, end))
         assert done.stderr.count("rows are being dropped and counted") == 1
-        subprocess.run(["mount", "-o", "remount,size=99m", home], check=True)
+        enlarge(home)
         check_counted(own_lab, state)
         own_lab.stop()
-    finally:
-        subprocess.run(["umount", "-l", str(home)], check=True)
 
 
 @pytest.mark.fault(12)

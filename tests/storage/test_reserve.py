@@ -1,12 +1,12 @@
 """Last events on a disk that is full: a real one, where this may mount it."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgpack
 import pytest
+from tests.system.harness import small_disk
 
 from flightlog_storage import spool_writer as spool_module
 from flightlog_storage.buffers import allocate
@@ -80,16 +80,18 @@ def interrupt_rolls(
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "none", tmp_path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "-l", tmp_path], check=True)
+    with small_disk(tmp_path, "6m") as disk:
+        yield disk
+
+
+@pytest.fixture
+def almost_full(disk: Path) -> Iterator[SpoolWriter]:
+    """A writer that has room for a small event, on a disk that takes nothing more."""
+    writer = writer_in(disk)
+    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    fill(disk)
+    yield writer
+    writer.close()
 
 
 @pytest.fixture(params=["mapped", "plain"])
@@ -196,11 +198,9 @@ def test_a_forked_child_leaves_what_is_noted_to_its_parent(
 
 
 def test_a_handler_that_ends_the_run_inside_a_roll_on_a_full_disk_is_heard(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
+    almost_full: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)  # So it has no room there.
-    fill(disk)
+    writer = almost_full
     note(writer, 7)
 
     interrupt_rolls(
@@ -212,15 +212,12 @@ def test_a_handler_that_ends_the_run_inside_a_roll_on_a_full_disk_is_heard(
     found = items_in(writer.folder)
     assert found[:2] == ["row", {"event": "Gap", "count": 7}]
     assert len(found) == 3
-    writer.close()
 
 
 def test_rows_of_handlers_that_no_roll_had_room_for_are_counted(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
+    almost_full: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)
-    fill(disk)
+    writer = almost_full
 
     def handle() -> None:
         for _ in range(2):
@@ -234,15 +231,12 @@ def test_rows_of_handlers_that_no_roll_had_room_for_are_counted(
     assert writer.give_up_deferred() == 2
     assert writer.give_up_deferred() == 0
     assert items_in(writer.folder) == ["row"]
-    writer.close()
 
 
 def test_rows_of_handlers_are_kept_until_there_is_room(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
+    disk: Path, almost_full: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)
-    fill(disk)
+    writer = almost_full
 
     interrupt_rolls(monkeypatch, lambda: put_row(writer, 1000))
     with pytest.raises(OSError, match="No space left"):
@@ -252,7 +246,6 @@ def test_rows_of_handlers_are_kept_until_there_is_room(
 
     assert writer.give_up_deferred() == 0
     assert items_in(writer.folder) == ["row"] * 2
-    writer.close()
 
 
 @pytest.fixture
@@ -282,11 +275,9 @@ def test_a_spool_that_is_refused_leaves_nothing(disk: Path) -> None:
 
 @pytest.mark.fault(12)
 def test_a_disk_that_refused_is_asked_by_another_thread_than_logs(
-    disk: Path, asked: list[int]
+    disk: Path, almost_full: SpoolWriter, asked: list[int]
 ) -> None:
-    writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)
-    fill(disk)
+    writer = almost_full
     with pytest.raises(OSError, match="No space left"):
         put_row(writer, 1000)
     asked.clear()
@@ -302,16 +293,13 @@ def test_a_disk_that_refused_is_asked_by_another_thread_than_logs(
     put_row(writer, 1000)
 
     assert items_in(writer.folder) == ["row"] * 2
-    writer.close()
 
 
 @pytest.mark.fault(12)
 def test_without_such_a_thread_it_is_asked_now_and_then(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
+    disk: Path, almost_full: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)
-    fill(disk)
+    writer = almost_full
     with pytest.raises(OSError, match="No space left"):
         put_row(writer, 1000)
     (disk / "filler").unlink()
@@ -322,13 +310,12 @@ def test_without_such_a_thread_it_is_asked_now_and_then(
     put_row(writer, 1000)
 
     assert items_in(writer.folder) == ["row"] * 2
-    writer.close()
 
 
-def test_a_disk_with_little_room_has_small_chunks(disk: Path) -> None:
-    writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)
-    fill(disk)
+def test_a_disk_with_little_room_has_small_chunks(
+    disk: Path, almost_full: SpoolWriter
+) -> None:
+    writer = almost_full
     os.truncate(disk / "filler", os.stat(disk / "filler").st_size - (300 << 10))
 
     for _ in range(150):
@@ -337,7 +324,6 @@ def test_a_disk_with_little_room_has_small_chunks(disk: Path) -> None:
         put_row(writer, 200 << 10)
 
     assert items_in(writer.folder) == ["row"] * 151
-    writer.close()
 
 
 def test_the_next_chunk_is_made_ahead(tmp_path: Path, asked: list[int]) -> None:
