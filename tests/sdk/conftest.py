@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.storage.recording import Recorded
-from tests.system.harness import kill_all
+from tests.system.harness import WAIT_TIMEOUT_S, kill_all, wait_until
 
 import flightlog
 from flightlog.apis.public import Run
@@ -18,9 +17,7 @@ from flightlog_storage.home import Home
 from flightlog_storage.runstate import RunState
 
 ROOT = Path(__file__).parent.parent.parent
-WAIT_TIMEOUT_S = 20.0
 SEEN_WITHIN_S = 5.0  # How soon the end of a process must be known.
-POLL_INTERVAL_S = 0.02
 PREFIXES = ("FLIGHTLOG_", "RANK", "SLURM_", "OMPI_", "PMI_", "PBS_", "LSB_", "MASTER_")
 
 
@@ -123,15 +120,6 @@ class Lab:
         kill_all(Home(self.home))
         if (told := self.home / "daemon.log").exists():
             sys.stdout.write(told.read_text())  # Shown where a test failed.
-
-
-def wait_until(
-    condition: Callable[[], bool], timeout_s: float = WAIT_TIMEOUT_S
-) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(POLL_INTERVAL_S)
 
 
 def state_of(run: Run) -> RunState:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, state_of, wait_until
+from tests.sdk.conftest import Lab, state_of
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog import BadArgumentError, CommError, CorruptError, NotFoundError

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sdk.conftest import Lab, state_of, wait_until
+from tests.sdk.conftest import Lab, state_of
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog import BadArgumentError, CorruptError, NotFoundError, _inputs

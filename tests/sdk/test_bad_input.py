@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, rows_of, wait_until
-from tests.system.harness import enlarge, small_disk
+from tests.sdk.conftest import Lab, rows_of
+from tests.system.harness import enlarge, small_disk, wait_until
 
 import flightlog
 

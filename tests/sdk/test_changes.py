@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.sdk.conftest import Lab, wait_until
+from tests.sdk.conftest import Lab
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog import BadArgumentError, CommError, NotFoundError

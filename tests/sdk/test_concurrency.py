@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from tests.sdk.conftest import Lab, rows_of, state_of, wait_until
+from tests.sdk.conftest import Lab, rows_of, state_of
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog._summary import Overlay

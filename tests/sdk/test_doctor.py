@@ -20,7 +20,7 @@ import msgpack
 import psutil
 import pytest
 from tests.daemon.test_materializer import FEIGNED, WITHOUT_INOTIFY, can_feign
-from tests.sdk.conftest import Lab, wait_until
+from tests.sdk.conftest import Lab
 from tests.storage.recording import Recorded, rows_of
 from tests.system.harness import (
     Trainer,
@@ -32,6 +32,7 @@ from tests.system.harness import (
     start_daemon,
     status,
     stop_daemon,
+    wait_until,
 )
 
 from flightlog.cli import main

@@ -4,7 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.sdk.conftest import Lab, wait_until
+from tests.sdk.conftest import Lab
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog.apis.public.editing import record

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.sdk.conftest import SEEN_WITHIN_S, Lab, rows_of, wait_until
+from tests.sdk.conftest import SEEN_WITHIN_S, Lab, rows_of
+from tests.system.harness import wait_until
 
 import flightlog
 

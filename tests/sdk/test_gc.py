@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sdk.conftest import wait_until
 from tests.sdk.test_cli import call, daemon, data, environment
 from tests.storage.recording import Recorded
+from tests.system.harness import wait_until
 
 from flightlog.cli.collecting import seconds_of
 from flightlog_storage.codec import EDITOR_RANK

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image as pillow
-from tests.sdk.conftest import Lab, state_of, wait_until
+from tests.sdk.conftest import Lab, state_of
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog import BadArgumentError, CommError, NotFoundError

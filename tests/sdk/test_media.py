@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image as pillow
 from PIL import ImageSequence
 from tests.effort import tries
-from tests.sdk.conftest import Lab, state_of, wait_until
+from tests.sdk.conftest import Lab, state_of
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog import Audio, Histogram, Html, Image, Table, Video

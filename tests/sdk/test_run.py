@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, rows_of, state_of, wait_until
+from tests.sdk.conftest import Lab, rows_of, state_of
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog._disabled import DisabledRun

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.sdk.conftest import Lab, clean_environment, wait_until
+from tests.sdk.conftest import Lab, clean_environment
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog_storage.database import Database

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sdk.conftest import Lab, wait_until
+from tests.sdk.conftest import Lab
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog.apis.public import Api, Run

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, state_of, wait_until
+from tests.sdk.conftest import Lab, state_of
 from tests.storage.recording import Recorded, settled
+from tests.system.harness import wait_until
 
 from flightlog.apis.public import Api
 from flightlog_storage.codec import EDITOR_RANK

@@ -14,7 +14,8 @@ from tests.sdk.artifacts.conftest import (
     logged,
     made,
 )
-from tests.sdk.conftest import Lab, wait_until
+from tests.sdk.conftest import Lab
+from tests.system.harness import wait_until
 
 import flightlog
 from flightlog import (
