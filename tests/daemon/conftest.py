@@ -13,7 +13,7 @@ from tests.system.harness import (
     make_home,
     start_daemon,
     status,
-    wait_until,
+    worker_pid,
 )
 
 from flightlog_storage.home import Home
@@ -43,13 +43,8 @@ def daemon(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
 @pytest.fixture
 def idle(home: Home, daemon: "subprocess.Popen[bytes]") -> Home:
     """A home whose daemon has stopped its worker, for a test to do the work."""
-    wait_until((home.root / "worker.lock").exists)
     os.kill(worker_pid(home), signal.SIGSTOP)
     return home
-
-
-def worker_pid(home: Home) -> int:
-    return int(wait_until(lambda: status(home).get("worker_pid")))
 
 
 def durable(home: Home) -> Durable:

@@ -14,13 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.daemon.conftest import durable, worker_pid
+from tests.daemon.conftest import durable
 from tests.effort import tries
-from tests.system.harness import (
-    environment,
-    run_state,
-    wait_until,
-)
+from tests.system.harness import environment, run_state, wait_until, worker_pid
 
 from flightlog_storage import archive as module
 from flightlog_storage.assets import Asset

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 import pytest
 from anyio import from_thread
-from tests.daemon.conftest import durable, worker_pid
+from tests.daemon.conftest import durable
 from tests.effort import tries
 from tests.system.harness import (
     environment,
@@ -26,6 +26,7 @@ from tests.system.harness import (
     status,
     stop_daemon,
     wait_until,
+    worker_pid,
 )
 
 from flightlog_storage.blobs import BlobStore, check_blob

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from tests.system.harness import (
     environment,
-    folded_offset,
+    is_folded,
     kill_daemon,
     make_home,
     run_state,
     start_daemon,
     status,
     wait_until,
+    worker_pid,
 )
 
 from flightlog import Api, NotFoundError
@@ -41,8 +42,7 @@ run.finish()
 def home(tmp_path: Path) -> Iterator[Home]:
     home = make_home(tmp_path)
     process = start_daemon(home)
-    wait_until(lambda: status(home).get("worker_pid"))
-    wait_until((home.root / "worker.lock").exists)
+    worker_pid(home)
     yield home
     kill_daemon(process)
 
@@ -74,20 +74,16 @@ def has_done(home: Home, count: int) -> bool:
     return sum(asset.job is None for asset in state.assets.values()) == count
 
 
-def is_folded(home: Home) -> bool:
-    return bool(folded_offset(home) >= status(home)["end_offset"])
-
-
 def test_an_archive_that_failed_is_told_with_its_reason(
     home: Home, tmp_path: Path
 ) -> None:
     gone, kept = tmp_path / "gone", tmp_path / "kept"
     for path in (gone, kept):
         path.mkdir()
-    os.kill(status(home)["worker_pid"], signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
     process = logged(home, gone, kept)
     gone.rmdir()
-    os.kill(status(home)["worker_pid"], signal.SIGCONT)
+    os.kill(worker_pid(home), signal.SIGCONT)
     wait_until(lambda: has_done(home, 3))
     wait_until(lambda: is_folded(home))
 
@@ -102,7 +98,7 @@ def test_what_is_on_its_way_is_told_unless_it_is_to_be_quiet(
     home: Home, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
-    os.kill(status(home)["worker_pid"], signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
 
     (line,) = said(logged(home, tmp_path / "data", tmp_path / "data"))
     quiet = said(logged(home, tmp_path / "data", quiet="1"))
@@ -116,7 +112,7 @@ def test_what_a_deleted_run_asked_for_is_not_waited_for(
     home: Home, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
-    os.kill(status(home)["worker_pid"], signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
     said(logged(home, tmp_path / "data"))
     run = Api(home=home.root).run("someone/project/run")
     asset = run.assets.datasets[0]

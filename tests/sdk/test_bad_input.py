@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from tests.sdk.conftest import Lab, rows_of
-from tests.system.harness import enlarge, small_disk, wait_until
+from tests.system.harness import enlarge, small_disk, wait_recorded
 
 import flightlog
+from flightlog_storage.home import Home
 
 LONG = "x" * 129
 # Arguments of init, the error, and a word of its text.
@@ -390,7 +391,7 @@ ENDS = [("run.finish()", "finished"), ("", "finished"), (KILL, "crashed")]
 
 def check_counted(lab: Lab, state: str) -> None:
     """Check a run when the daemon has taken all of it."""
-    wait_until(lambda: not any((lab.home / "spool").iterdir()), timeout_s=60)
+    wait_recorded(Home(lab.home), timeout_s=60)
     read = lab.ended("full")
     found = [n for _, n in rows_of(read, "n")]
     assert len(found) == len(set(found))

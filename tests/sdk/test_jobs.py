@@ -14,8 +14,8 @@ from tests.system.harness import (
     kill_daemon,
     make_home,
     start_daemon,
-    status,
     wait_until,
+    worker_pid,
 )
 
 from flightlog_storage.home import Home
@@ -51,11 +51,6 @@ def home(tmp_path: Path) -> Iterator[Home]:
     kill_daemon(process)
 
 
-def worker(home: Home) -> int:
-    wait_until((home.root / "worker.lock").exists)
-    return int(wait_until(lambda: status(home).get("worker_pid")))
-
-
 def log(home: Home, *paths: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", LOGGER, *map(str, paths)],
@@ -86,12 +81,12 @@ def jobs(home: Home, *options: str) -> Any:
 def test_what_waits_is_listed_and_waited_for(home: Home, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a").write_bytes(b"a")
-    os.kill(worker(home), signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
     log(home, tmp_path / "data")
 
     listed = call(home.root, "jobs")
     found = jobs(home)["owed"]
-    os.kill(worker(home), signal.SIGCONT)
+    os.kill(worker_pid(home), signal.SIGCONT)
     waited = call(home.root, "jobs", "--wait")
 
     # In the order of their times, which two threads give.
@@ -117,10 +112,10 @@ def test_the_archive_that_runs_says_how_far_it_is(home: Home, tmp_path: Path) ->
     log(home, folder)
 
     wait_until(lambda: (seen := read_progress(home.progress)) and seen.size > 0)
-    os.kill(worker(home), signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
     (job,) = [job for job in jobs(home)["owed"] if job["job"] == "archive"]
     line = call(home.root, "jobs").stdout.splitlines()[-1]
-    os.kill(worker(home), signal.SIGKILL)
+    os.kill(worker_pid(home), signal.SIGKILL)
 
     assert job["state"] == "running"
     assert 0 < job["progress"]["bytes"] <= job["progress"]["bytes_total"] == 2 << 30
@@ -147,11 +142,11 @@ def test_what_a_killed_worker_said_counts_no_more(home: Home, tmp_path: Path) ->
 
 def test_what_failed_is_told_with_its_reason(home: Home, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
-    os.kill(worker(home), signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
     log(home, tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     process = waiting(home)
-    os.kill(worker(home), signal.SIGCONT)
+    os.kill(worker_pid(home), signal.SIGCONT)
 
     waited, _ = process.communicate(timeout=60)
     again = call(home.root, "jobs", "--wait")
@@ -167,7 +162,7 @@ def test_what_failed_is_told_with_its_reason(home: Home, tmp_path: Path) -> None
 
 def test_ctrl_c_ends_the_wait_and_not_the_jobs(home: Home, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"a")
-    os.kill(worker(home), signal.SIGSTOP)
+    os.kill(worker_pid(home), signal.SIGSTOP)
     log(home, tmp_path / "data")
     process = waiting(home)
 

@@ -37,6 +37,7 @@ __all__ = (
     "frames_in_log",
     "history",
     "is_ended",
+    "is_folded",
     "is_served_by",
     "kill_all",
     "kill_daemon",
@@ -47,7 +48,9 @@ __all__ = (
     "start_daemon",
     "status",
     "stop_daemon",
+    "wait_recorded",
     "wait_until",
+    "worker_pid",
 )
 
 WAIT_TIMEOUT_S = 30.0
@@ -253,6 +256,26 @@ def folded_offset(home: Home) -> int:
         return 0  # Not made yet.
 
 
+def is_folded(home: Home) -> bool:
+    """Whether the materializer has come to the end of the log."""
+    return bool(folded_offset(home) == status(home)["end_offset"])
+
+
+def wait_recorded(home: Home, timeout_s: float = WAIT_TIMEOUT_S) -> None:
+    """Wait until no spool is left: all that was logged is in the log.
+
+    One whose writer died before it began has nothing, and goes in a minute.
+    """
+    begun = home.spool.glob
+    wait_until(lambda: not any(begun("[!.]*")), timeout_s, "for the spools to go")
+
+
+def worker_pid(home: Home) -> int:
+    """Wait for a worker that is at work."""
+    wait_until((home.root / "worker.lock").exists)
+    return int(wait_until(lambda: status(home).get("worker_pid")))
+
+
 def is_ended(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -354,7 +377,7 @@ def read_rows(home: Home, run: str = KEY[2]) -> list[tuple[int, int]]:
 def assert_whole(home: Home, trainer: Trainer, rows: int) -> None:
     """Check that a trainer's rows are there, once, in a log without damage."""
     assert trainer.wait() == 0
-    wait_until(lambda: not any(home.spool.iterdir()), what="for the spool to be taken")
+    wait_recorded(home)
     assert read_rows(home) == [(n, n) for n in range(rows)]
     state = run_state(home)
     assert state is not None

@@ -15,6 +15,7 @@ from tests.system.harness import (
     run_state,
     start_daemon,
     status,
+    wait_recorded,
     wait_until,
 )
 
@@ -30,7 +31,6 @@ __all__ = (
     "Recovered",
     "assert_log_is_contiguous",
     "assert_recovered",
-    "is_settled",
     "problems_of",
     "state_of",
 )
@@ -66,14 +66,6 @@ class Recovered:
         kill_all(self.home)
 
 
-def is_settled(home: Home) -> bool:
-    """Whether no spool is left: all that was logged has been recorded.
-
-    One whose writer died before it began has nothing, and goes in a minute.
-    """
-    return all(path.name.startswith(".") for path in home.spool.iterdir())
-
-
 def state_of(home: Home, run: str) -> State | None:
     found = run_state(home, run)
     return None if found is None else found.state
@@ -83,7 +75,7 @@ def assert_recovered(
     home: Home, returned: int, states: set[State], run: str = KEY[2]
 ) -> None:
     """Check that each row is there once; the next one may be, its call was cut off."""
-    wait_until(lambda: is_settled(home), what="for the spool to be recorded")
+    wait_recorded(home)
     wait_until(lambda: state_of(home, run) in states, what=f"for {states}")
     rows = read_rows(home, run)
     assert rows == [(n, n) for n in range(len(rows))]

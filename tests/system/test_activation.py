@@ -22,6 +22,7 @@ from tests.system.harness import (
     run_state,
     start_daemon,
     status,
+    wait_recorded,
     wait_until,
 )
 
@@ -84,7 +85,7 @@ def test_rows_logged_before_the_daemon_runs_arrive(
     trainer = Trainer(home, ROWS)
 
     assert trainer.wait() == 0
-    wait_until(lambda: not any(home.spool.iterdir()))
+    wait_recorded(home)
     assert read_rows(home) == [(n, n) for n in range(ROWS)]
     state = run_state(home)
     assert state is not None

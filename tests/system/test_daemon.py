@@ -29,6 +29,7 @@ from tests.system.harness import (
     folded_offset,
     frames_in_log,
     is_ended,
+    is_folded,
     is_served_by,
     kill_daemon,
     make_home,
@@ -38,6 +39,7 @@ from tests.system.harness import (
     start_daemon,
     status,
     stop_daemon,
+    wait_recorded,
     wait_until,
 )
 
@@ -199,7 +201,7 @@ def test_a_lost_lock_file_lets_no_second_daemon_in(home: Home) -> None:
         assert second.wait(60) == 0, "it steps aside"
         trainer.go_on()
         assert trainer.wait() == 0
-        wait_until(lambda: not any(home.spool.iterdir()))
+        wait_recorded(home)
         assert [n for n, _ in read_rows(home)] == list(range(2000))
         assert flightlogd(home, "stop").stdout == "stopped\n"
         assert first.wait(60) == 0
@@ -360,7 +362,7 @@ def test_materializer_killed_five_times_comes_back_and_catches_up(home: Home) ->
 
         assert trainer.wait() == 0
 
-        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        wait_until(lambda: is_folded(home))
         assert len(read_rows(home)) == 2000
 
 
@@ -467,7 +469,7 @@ def test_a_materializer_makes_no_large_objects_of_small_events(home: Home) -> No
     with daemon(home):
         assert_works(home)
         pid = wait_until(lambda: status(home)["materializer_pid"])
-        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        wait_until(lambda: is_folded(home))
         before = peak_of(pid)
         for name, events in bombs():
             with Client(home, name) as client:
@@ -475,9 +477,7 @@ def test_a_materializer_makes_no_large_objects_of_small_events(home: Home) -> No
                 client.start()
                 assert isinstance(client.send(*events), Ack)
                 assert isinstance(client.log(5), Ack)
-            wait_until(
-                lambda: folded_offset(home) == status(home)["end_offset"], timeout_s=300
-            )
+            wait_until(lambda: is_folded(home), timeout_s=300)
 
         assert status(home)["materializer_pid"] == pid, home.daemon_log.read_text()
         assert peak_of(pid) - before < BOMBED_MEMORY_MAX
@@ -792,7 +792,7 @@ def test_training_outlives_a_full_disk_under_the_log(tmp_path: Path) -> None:
         trainer.go_on()
 
         assert trainer.wait() == 0
-        wait_until(lambda: not any(home.spool.iterdir()))
+        wait_recorded(home)
         assert len(read_rows(home)) == 60_000
         state = run_state(home)
         assert state is not None
@@ -809,7 +809,7 @@ def test_a_full_disk_under_the_histories_is_told_and_tried_again(
         Trainer(home, 140_000).wait()  # So many that a part is due.
         wait_until(lambda: "cannot be kept" in home.daemon_log.read_text())
         enlarge(home.histories)
-        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        wait_until(lambda: is_folded(home))
 
         assert len(read_rows(home)) == 140_000
         assert "Traceback" not in home.daemon_log.read_text()
@@ -832,7 +832,7 @@ def test_the_spool_of_a_dead_writer_is_adopted(home: Home) -> None:
     leave_spool(home)
 
     with daemon(home):
-        wait_until(lambda: not any(home.spool.iterdir()))
+        wait_recorded(home)
 
         assert [n for n, _ in read_rows(home)] == list(range(1000))
         wait_until(lambda: run_state(home).state is State.CRASHED)  # type: ignore[union-attr]
@@ -842,7 +842,7 @@ def test_the_spool_of_a_dead_writer_that_lost_its_lock_is_adopted(home: Home) ->
     (leave_spool(home) / "lock").unlink()
 
     with daemon(home):
-        wait_until(lambda: not any(home.spool.iterdir()))
+        wait_recorded(home)
 
         assert [n for n, _ in read_rows(home)] == list(range(1000))
 
@@ -858,7 +858,7 @@ def test_the_spool_of_a_living_writer_that_lost_its_lock_is_left_alone(
         trainer.go_on()
 
         assert trainer.wait() == 0
-        wait_until(lambda: not any(home.spool.iterdir()))
+        wait_recorded(home)
         assert [n for n, _ in read_rows(home)] == list(range(1000))
         assert run_state(home).state is State.FINISHED  # type: ignore[union-attr]
 
@@ -868,7 +868,7 @@ def test_a_spool_replayed_three_times_has_no_effect(home: Home, tmp_path: Path) 
     folder = leave_spool(home)
     copy = shutil.copytree(folder, tmp_path / "copy")
     with daemon(home):
-        wait_until(lambda: not any(home.spool.iterdir()))
+        wait_recorded(home)
         before = read_rows(home), run_state(home), status(home)["end_offset"]
         for _ in range(3):
             shutil.copytree(copy, tmp_path / "again").rename(folder)

@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 from tests.counts import count
 from tests.effort import tries
-from tests.system.harness import Trainer, flightlogd, wait_until
-from tests.system.recovered import (
-    Recovered,
-    assert_recovered,
-    is_settled,
-    problems_of,
-)
+from tests.system.harness import Trainer, flightlogd, wait_recorded
+from tests.system.recovered import Recovered, assert_recovered, problems_of
 from tests.system.sweeps import MARKS, Folded, at_call, sweep, train_under
 
 from flightlog_storage.runstate import State
@@ -82,7 +77,7 @@ def test_trainer_killed_in_place_of_any_call(place: Recovered) -> None:
         is_done = trainer.returned == ROLLING_ROWS  # And perhaps was killed later.
         kills += status == -signal.SIGKILL
         assert is_done or status == -signal.SIGKILL
-        wait_until(lambda: is_settled(place.home), what="for what it left to go")
+        wait_recorded(place.home)
         if trainer.returned:
             ended = {State.FINISHED, State.CRASHED} if is_done else {State.CRASHED}
             assert_recovered(place.home, trainer.returned, ended, run)

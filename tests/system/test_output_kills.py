@@ -20,8 +20,8 @@ from tests.system.harness import (
     make_home,
     run_state,
     start_daemon,
-    status,
     wait_until,
+    worker_pid,
 )
 
 from flightlog_storage.assets import Asset
@@ -53,10 +53,6 @@ for n in range(10**9):
         file.write(f"{n}\\n")
     run.log({"n": n})
 """
-
-
-def worker_pid(home: Home) -> int:
-    return int(wait_until(lambda: status(home).get("worker_pid")))
 
 
 def outputs(home: Home) -> list[Asset]:

@@ -15,8 +15,8 @@ from tests.system.harness import (
     Trainer,
     assert_whole,
     daemon,
-    folded_offset,
     frames_in_log,
+    is_folded,
     make_home,
     read_rows,
     status,
@@ -132,7 +132,7 @@ def test_a_segment_that_cannot_be_read_keeps_nobody_waiting(home: Home) -> None:
         trainer = Trainer(home, 1000)
 
         assert_whole(home, trainer, 1000)
-        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        wait_until(lambda: is_folded(home))
         with Database.open_reader(home.state) as database:
             assert [row.id for row in database.find_runs()] == ["second", KEY[2]]
 

@@ -16,7 +16,7 @@ from tests.system.harness import (
     read_rows,
     run_state,
     small_disk,
-    wait_until,
+    wait_recorded,
 )
 
 from flightlog_storage.home import Home
@@ -93,7 +93,7 @@ def test_rows_beyond_the_cap_are_counted_to_the_end_of_the_run(
     assert "FLIGHTLOG_SPOOL_SIZE_MAX is 8,388,608" in said
 
     with daemon(home):
-        wait_until(lambda: not any(home.spool.iterdir()), timeout_s=60)
+        wait_recorded(home, timeout_s=60)
         rows = [n for _, n in read_rows(home)]
         found = run_state(home)
 
@@ -111,7 +111,7 @@ def test_a_spool_that_was_full_takes_rows_again(home: Home) -> None:
         with daemon(home):
             process.communicate("\n", timeout=90)
             assert process.returncode == 0
-            wait_until(lambda: not any(home.spool.iterdir()), timeout_s=60)
+            wait_recorded(home, timeout_s=60)
             rows = [n for _, n in read_rows(home)]
             found = run_state(home)
 

@@ -12,8 +12,8 @@ from tests.system.harness import (
     Trainer,
     assert_whole,
     daemon,
-    folded_offset,
     is_ended,
+    is_folded,
     kill_all,
     make_home,
     read_rows,
@@ -57,10 +57,6 @@ def helpers(home: Home) -> tuple[int, int]:
         wait_until((home.root / name).exists)
     found = wait_until(lambda: status(home))
     return found["materializer_pid"], found["worker_pid"]
-
-
-def is_folded(home: Home) -> bool:
-    return bool(folded_offset(home) == status(home)["end_offset"])
 
 
 @pytest.mark.fault(26)

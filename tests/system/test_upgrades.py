@@ -28,6 +28,7 @@ from tests.system.harness import (
     flightlogd,
     folded_offset,
     frames_in_log,
+    is_folded,
     kill_all,
     read_rows,
     status,
@@ -135,7 +136,7 @@ def test_an_old_home_is_served_as_it_was(version: str, home: Home) -> None:
 
     with daemon(home):
         wait_until(lambda: not list(home.spool.iterdir()), what="for the spool")
-        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        wait_until(lambda: is_folded(home))
         assert_as_told(version, found(home))
 
     assert before

@@ -15,6 +15,7 @@ from tests.system.harness import (
     make_home,
     start_daemon,
     status,
+    wait_recorded,
     wait_until,
 )
 
@@ -89,7 +90,7 @@ def test_the_watchdog_is_fed_and_told_how_it_goes(
 ) -> None:
     manager.hear_until("WATCHDOG")
     assert Trainer(home, 10).wait() == 0
-    wait_until(lambda: not any(home.spool.iterdir()))
+    wait_recorded(home)
     told = status(home)["counters"]["events"]
 
     manager.hear_until("STATUS", f" {told} events")
