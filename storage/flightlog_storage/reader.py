@@ -90,8 +90,7 @@ class HomeReader:
 
     def state(self, key: RunName) -> RunState | None:
         """Return a run's state, or None if there is no such run."""
-        found = self._attempt(lambda last: self._find(key, None, is_last=last))
-        return None if found is None else found.state
+        return self._read(key, None, lambda found: found.state)
 
     def history(self, key: RunName, query: Query) -> History | None:
         """Return a run's history, or None if there is no such run.
@@ -100,13 +99,10 @@ class HomeReader:
             CorruptData: A part is damaged.
         """
 
-        def read(is_last: bool) -> History | None:
-            found = self._find(key, query.stream, is_last=is_last)
-            if found is None:
-                return None
+        def read(found: _Found) -> History:
             return read_history(found.parts, found.points, query)
 
-        return self._attempt(read)
+        return self._read(key, query.stream, read)
 
     def sample(
         self,
@@ -123,13 +119,10 @@ class HomeReader:
             CorruptData: A part is damaged.
         """
 
-        def read(is_last: bool) -> History | None:
-            found = self._find(key, query.stream, is_last=is_last)
-            if found is None:
-                return None
+        def read(found: _Found) -> History:
             return read_sample(found.parts, found.points, query, samples, extremes_of)
 
-        return self._attempt(read)
+        return self._read(key, query.stream, read)
 
     def open_history(self, key: RunName) -> OpenHistory | None:
         """Return a run's history, to be read point by point; None without such a run.
@@ -138,11 +131,10 @@ class HomeReader:
             CorruptData: A part is damaged.
         """
 
-        def open_parts(is_last: bool) -> OpenHistory | None:
-            found = self._find(key, Stream.DEFAULT, is_last=is_last)
-            return None if found is None else OpenHistory(found.parts, found.points)
+        def read(found: _Found) -> OpenHistory:
+            return OpenHistory(found.parts, found.points)
 
-        return self._attempt(open_parts)
+        return self._read(key, Stream.DEFAULT, read)
 
     def states(self) -> list[RunState]:
         """Return the states of all runs, oldest first, as of one moment."""
@@ -233,6 +225,17 @@ class HomeReader:
                 _fold(folding, item, is_strict=self._is_strict)
             self._fold_spools(folding, spools, _Gathered(None), is_last=is_last)
             yield database, folding
+
+    def _read(
+        self, key: RunName, stream: Stream | None, read: Callable[[_Found], _Result]
+    ) -> _Result | None:
+        """Return what is read of a run that was found."""
+
+        def attempt(is_last: bool) -> _Result | None:
+            found = self._find(key, stream, is_last=is_last)
+            return None if found is None else read(found)
+
+        return self._attempt(attempt)
 
     def _find(
         self, key: RunName, stream: Stream | None, *, is_last: bool
