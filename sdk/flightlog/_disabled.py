@@ -1,7 +1,6 @@
 """A run that records nothing: `mode="disabled"`."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flightlog._config import Config
@@ -138,12 +137,7 @@ class DisabledRun:
     def __enter__(self) -> "DisabledRun":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def __reduce__(self) -> tuple[type["DisabledRun"], tuple[dict[str, Any]]]:

@@ -6,7 +6,6 @@ import select
 from collections.abc import Iterable
 from enum import IntFlag
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 __all__ = ("FolderEvent", "FolderWatch", "is_told_of_all")
@@ -101,12 +100,7 @@ class FolderWatch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
