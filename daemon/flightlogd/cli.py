@@ -31,7 +31,7 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 40.0
 POLL_INTERVAL_S = 0.02
 SYSTEM_HOME = "/var/lib/flightlog"
-EXIT_FAILED, EXIT_UNREACHABLE = 1, 4
+EXIT_UNREACHABLE = 4
 
 _home = click.option(
     "--home",

@@ -10,7 +10,6 @@ from flightlog_storage.run_values import packed, unpacked
 
 __all__ = (
     "ARCHIVE",
-    "SURVEY",
     "Asset",
     "Output",
     "asset_of",
@@ -18,9 +17,7 @@ __all__ = (
     "packed_asset",
 )
 
-# What may be owed: the fingerprint of a folder; or that, and its bytes in blobs.
-SURVEY = "survey"
-ARCHIVE = "archive"
+ARCHIVE = "archive"  # What is owed where the bytes are to be in blobs, too.
 
 
 @dataclass(frozen=True, slots=True)

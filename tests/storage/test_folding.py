@@ -15,13 +15,6 @@ from flightlog_storage.logreader import LogReader, StoredFrame
 from flightlog_storage.runstate import RunState, State
 from flightlog_storage.segment import Damage, DamageKind
 
-STARTED = {
-    "event": "RunStarted",
-    "time": 1.0,
-    "entity": "e",
-    "project": "p",
-    "run": "r",
-}
 POISON = (
     {"event": "RunStarted", "time": 1.0, "entity": "e", "project": "p", "run": "r"}
     | {"rank": 2**40},
