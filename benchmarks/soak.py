@@ -11,7 +11,6 @@ else no disk is filled, which is said. Exit code 1: a row is missing or there tw
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -235,8 +234,7 @@ def settle(daemon: Daemon) -> None:
     while time.monotonic() < deadline:
         time.sleep(1)
         with suppress(subprocess.CalledProcessError):  # It does not answer yet.
-            status = json.loads(daemon.control("status", "--json"))["data"]
-            figures = status["figures"] or {"lag_events": 1}
+            figures = daemon.status()["figures"] or {"lag_events": 1}
             if not figures["lag_events"] and not figures["spools"]:
                 return
     raise TimeoutError("the daemon did not get through with it")
