@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def idle(home: Home, daemon: "subprocess.Popen[bytes]") -> Home:
     """A home whose daemon has stopped its worker, for a test to do the work."""
     os.kill(worker_pid(home), signal.SIGSTOP)
     return home
+
+
+@contextmanager
+def refusing_blobs(home: Home) -> Iterator[None]:
+    """Have the disk take no blob."""
+    away = home.blobs.rename(home.root / "away")
+    home.blobs.touch()  # So no folder can be made in it.
+    yield
+    home.blobs.unlink()
+    away.rename(home.blobs)
 
 
 def durable(home: Home) -> Durable:

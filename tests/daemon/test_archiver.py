@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.daemon.conftest import durable
+from tests.daemon.conftest import durable, refusing_blobs
 from tests.effort import tries
 from tests.system.harness import environment, run_state, wait_until, worker_pid
 
@@ -244,13 +244,10 @@ def test_a_home_that_refuses_is_tried_again(
     monkeypatch.setattr(lane, "RETRY_S", 0.0)
     log(home, data)
     wait_until(lambda: len(assets(home)) == 1)
-    home.blobs.rename(home.root / "away")
-    home.blobs.touch()  # So no folder can be made in it.
-    work(archiver, home, lambda: bool(archiver._refused))
+    with refusing_blobs(home):
+        work(archiver, home, lambda: bool(archiver._refused))
     assert assets(home)[0].job == "archive"
 
-    home.blobs.unlink()
-    (home.root / "away").rename(home.blobs)
     work(archiver, home, lambda: is_done(home))
 
     assert_is_whole(home, assets(home)[0], data)

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ from tests.system.harness import (
     Trainer,
     daemon,
     folded_offset,
+    is_folded,
     run_state,
-    status,
     wait_until,
 )
 
@@ -31,14 +33,15 @@ from flightlogd import collector as module
 from flightlogd.collector import Collector
 from flightlogd.wakes import Durable
 
-# The worker's process, which does not wait five minutes.
+# The worker's process, with other limits.
 WORKER = """
 import sys
 from pathlib import Path
+from flightlog_storage import compression
 from flightlog_storage.home import Home
 from flightlogd import worker
 from flightlogd.config import DaemonConfig
-worker.FIRST_AFTER_S = 0.05
+exec(sys.argv[3])
 worker.run(DaemonConfig(Home(Path(sys.argv[1]))), int(sys.argv[2]))
 """
 
@@ -62,6 +65,24 @@ def durable(recorded: Recorded) -> Durable:
     return Durable(recorded.log.durable, recorded.log.end_offset)
 
 
+@contextmanager
+def working(recorded: Recorded, limits: str) -> Iterator[None]:
+    """Have the worker's process work, told how far the log is; `limits` is code."""
+    reading, writing = os.pipe()
+    root = str(recorded.home.root)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, root, str(reading), limits],
+        pass_fds=(reading,),
+    )
+    os.close(reading)
+    try:
+        os.write(writing, durable(recorded).pack())
+        yield
+    finally:
+        os.close(writing)
+        assert process.wait(60) == 0
+
+
 def waste(home: Home, data: bytes) -> Path:
     """Store what nobody needs, and did not need yesterday."""
     staged = stage_bytes(data, home.staging)
@@ -82,7 +103,7 @@ def test_a_run_that_is_old_goes_at_the_second_look(
     recorded.log.close()
     with daemon(home):
         assert Trainer(home, 1).wait() == 0
-        wait_until(lambda: folded_offset(home) == status(home)["end_offset"])
+        wait_until(lambda: is_folded(home))
         collector = Collector(home, retain_s=86_400.0)
         collector.durable = Durable(recorded.log.durable, folded_offset(home))
 
@@ -207,15 +228,6 @@ def test_rows_of_deleted_runs_leave_the_log(
 
 def test_the_worker_collects_by_itself(recorded: Recorded) -> None:
     path = waste(recorded.home, b"1234")
-    reading, writing = os.pipe()
-    root = str(recorded.home.root)
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, root, str(reading)], pass_fds=(reading,)
-    )
-    os.close(reading)
-    try:
-        os.write(writing, durable(recorded).pack())
+
+    with working(recorded, "worker.FIRST_AFTER_S = 0.05"):
         wait_until(lambda: not path.exists())
-    finally:
-        os.close(writing)
-        assert process.wait(60) == 0

@@ -1,13 +1,10 @@
 """The compressor: which segments the worker compresses by itself, and when."""
 
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tests.daemon.test_collector import durable
+from tests.daemon.test_collector import durable, working
 from tests.storage.recording import Recorded, rows_of
 from tests.system.harness import wait_until
 
@@ -16,17 +13,10 @@ from flightlog_storage.home import Home
 from flightlog_storage.verification import verify
 from flightlogd.compressor import Compressor
 
-# The worker's process, which does not wait, and takes small segments too.
-WORKER = """
-import sys
-from pathlib import Path
-from flightlog_storage import compression
-from flightlog_storage.home import Home
-from flightlogd import worker
-from flightlogd.config import DaemonConfig
+# So that the worker does not wait, and takes small segments too.
+LIMITS = """
 worker.COMPRESS_INTERVAL_S = worker.COMPRESS_PAUSE_S = 0.01
 compression.SIZE_MIN = 0
-worker.run(DaemonConfig(Home(Path(sys.argv[1]))), int(sys.argv[2]))
 """
 ROWS = [(n, n / 2) for n in range(400)]
 
@@ -164,17 +154,9 @@ def test_it_ends_when_its_process_is_to_end(
 def test_the_worker_compresses_by_itself(recorded: Recorded) -> None:
     recorded.fold()
     names = plain(recorded.home)
-    reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(recorded.home.root), str(reading)],
-        pass_fds=(reading,),
-    )
-    os.close(reading)
-    try:
-        os.write(writing, durable(recorded).pack())
+
+    with working(recorded, LIMITS):
         wait_until(lambda: plain(recorded.home) == names[-1:])
-    finally:
-        os.close(writing)
-        assert process.wait(60) == 0
+
     assert compressed(recorded.home) == len(names) - 1
     assert rows_of(recorded.home, "run") == ROWS

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 import pytest
 from anyio import from_thread
-from tests.daemon.conftest import durable
+from tests.daemon.conftest import durable, refusing_blobs
 from tests.effort import tries
 from tests.system.harness import (
     environment,
@@ -309,14 +309,11 @@ def test_a_disk_that_refuses_is_tried_again(
     monkeypatch.setattr(lane, "RETRY_S", 0.0)
     log_images(home, 1)
     wait_until(lambda: owed_as_folded(home) == 1)
-    home.blobs.rename(home.root / "away")
-    home.blobs.touch()  # So no folder can be made in it.
 
-    work(worker, home, lambda: True)
+    with refusing_blobs(home):
+        work(worker, home, lambda: True)
     assert state(home).owed
 
-    home.blobs.unlink()
-    (home.root / "away").rename(home.blobs)
     work(worker, home, lambda: not state(home).owed)
 
     assert_all_made(home, 1)
@@ -329,14 +326,11 @@ def test_a_disk_may_refuse_for_as_long_as_it_likes(
     monkeypatch.setattr(lane, "RETRY_S", 0.0)
     log_images(home, 1)
     wait_until(lambda: owed_as_folded(home) == 1)
-    home.blobs.rename(home.root / "away")
-    home.blobs.touch()
 
-    for _ in range(DEATHS_MAX + 2):
-        work(worker, home, lambda: True)
+    with refusing_blobs(home):
+        for _ in range(DEATHS_MAX + 2):
+            work(worker, home, lambda: True)
     assert len(os.listdir(staging_folder(home.staging))) == 0
-    home.blobs.unlink()
-    (home.root / "away").rename(home.blobs)
     work(worker, home, lambda: not state(home).owed)
 
     assert_all_made(home, 1)

@@ -98,17 +98,17 @@ class Lab:
         wait_until(has_ended, timeout_s)
         return found[0]
 
-    def serve(self) -> None:
+    def serve(self, **environ: str) -> None:
         """Have a daemon, also where a program was killed before it had started one."""
-        self._control("start")
+        self._control("start", **environ)
 
     def stop(self) -> None:
         self._control("stop")
 
-    def _control(self, command: str) -> None:
+    def _control(self, command: str, **environ: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "flightlogd", command, "--home", str(self.home)],
-            env=self.environ,
+            env={**self.environ, **environ},
             check=False,
             capture_output=True,
             timeout=60,
@@ -127,6 +127,20 @@ def state_of(run: Run) -> RunState:
     state = run.client.reader.state((run.entity, run.project, run.id))
     assert state is not None
     return state
+
+
+def wait_done(run: Run) -> None:
+    """Wait until nothing is owed of a run's assets."""
+    wait_until(lambda: not any(a.job for a in state_of(run).assets.values()))
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    """Write files of a folder, and return it."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
 
 
 def rows_of(run: Run, *keys: str) -> list[tuple[object, ...]]:

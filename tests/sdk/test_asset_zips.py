@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sdk.conftest import Lab, state_of
-from tests.system.harness import wait_until
+from tests.sdk.conftest import Lab, wait_done, write_files
 
 import flightlog
 from flightlog import BadArgumentError, CommError, CorruptError, NotFoundError
@@ -29,18 +28,14 @@ def live(lab: Lab, home: Path) -> flightlog.Run:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, data in FILES.items():
-        path = tmp_path / "data" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return tmp_path / "data"
+    return write_files(tmp_path / "data", FILES)
 
 
 def dataset(live: flightlog.Run, path: Path, *, save: bool = True) -> Asset:
     live.log_dataset("d", path, save=save)
     live.finish()
     run = Api(home=live.home.root).run(live.path)
-    wait_until(lambda: all(not a.job for a in state_of(run).assets.values()))
+    wait_done(run)
     return run.assets.datasets[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sdk.conftest import Lab, state_of
+from tests.sdk.conftest import Lab, state_of, wait_done, write_files
 from tests.system.harness import wait_until
 
 import flightlog
@@ -35,11 +35,7 @@ def live(lab: Lab, home: Path) -> flightlog.Run:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name, data in FILES.items():
-        path = tmp_path / "data" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    return tmp_path / "data"
+    return write_files(tmp_path / "data", FILES)
 
 
 def read(live: flightlog.Run) -> Run:
@@ -50,7 +46,7 @@ def read(live: flightlog.Run) -> Run:
 def only(live: flightlog.Run) -> Asset:
     """Return the one asset that the run was told of, once nothing is owed of it."""
     run = read(live)
-    wait_until(lambda: all(not a.job for a in state_of(run).assets.values()))
+    wait_done(run)
     (asset,) = [*run.assets.datasets, *run.assets.pretrained]
     return asset
 
@@ -307,7 +303,7 @@ def test_the_blobs_of_assets_are_known_to_be_needed(
     live.log_dataset("d", folder, save=True)
     live.log_pretrained("m", path_or_uri=folder / "a.txt", save=True)
     run = read(live)
-    wait_until(lambda: not any(a.job for a in state_of(run).assets.values()))
+    wait_done(run)
 
     def needed() -> set[str]:
         store = BlobStore(live.home.blobs)
@@ -432,7 +428,7 @@ def test_limits_that_are_found_late_are_a_job_that_failed(
     live.log_dataset("d", folder, save=True, max_archive_files=2)
     live.log_dataset("e", folder, save=True, max_archive_files=2, force_save=True)
     run = read(live)
-    wait_until(lambda: not any(a.job for a in state_of(run).assets.values()))
+    wait_done(run)
 
     failed, forced = run.assets.datasets
     assert state_of(run).lost_count == 1
@@ -520,7 +516,7 @@ def test_damage_is_found_and_nothing_half_is_left(
     live.log_dataset("d", folder, save=True)
     live.log_pretrained("m", path_or_uri=folder / "z", save=True)
     run = read(live)
-    wait_until(lambda: not any(a.job for a in state_of(run).assets.values()))
+    wait_done(run)
     blob = BlobStore(live.home.blobs).path(sha256(b"only here, in this test"))
     blob.chmod(0o600)
     blob.write_bytes(b"only here, in that test")

@@ -25,6 +25,7 @@ from tests.storage.recording import Recorded, rows_of
 from tests.system.harness import (
     Trainer,
     daemon,
+    flightlogd,
     folded_offset,
     kill_daemon,
     make_home,
@@ -390,11 +391,7 @@ def test_a_lock_that_does_not_say_who_is_found(home: Home) -> None:
     try:
         assert is_well(home)
     finally:
-        subprocess.run(
-            [sys.executable, "-m", "flightlogd", "stop", "--home", str(home.root)],
-            check=True,
-            timeout=60,
-        )
+        assert flightlogd(home, "stop").returncode == 0
 
 
 def test_a_process_that_keeps_dying_is_found(home: Home) -> None:
@@ -452,11 +449,7 @@ def test_spools_of_the_dead_are_found_and_taken(home: Home) -> None:
         wait_until(lambda: (s := run_state(home)) is not None and not s.active)
         assert is_well(home)
     finally:
-        subprocess.run(
-            [sys.executable, "-m", "flightlogd", "stop", "--home", str(home.root)],
-            check=True,
-            timeout=60,
-        )
+        assert flightlogd(home, "stop").returncode == 0
 
 
 def test_the_spool_of_a_living_writer_is_no_fault(home: Home) -> None:

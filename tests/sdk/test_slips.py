@@ -227,8 +227,7 @@ def test_daemon_refuses_a_home_with_one_line(tmp_path: Path, command: str) -> No
 
 
 def test_log_of_a_started_daemon_is_private(own_lab: Lab) -> None:
-    command = [sys.executable, "-m", "flightlogd", "start", "--home", str(own_lab.home)]
-    subprocess.run(command, env=own_lab.environ, check=True)
+    own_lab.serve()
 
     assert (own_lab.home / "daemon.log").stat().st_mode & 0o077 == 0
 

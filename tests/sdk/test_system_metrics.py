@@ -25,12 +25,7 @@ IDENTITY = ("_timestamp", "_runtime", "_wandb")
 @pytest.fixture(scope="module")
 def sampled(lab: Lab) -> Lab:
     """Two runs that were sampled a few times each; they logged a `system.cpu`, too."""
-    subprocess.run(
-        [sys.executable, "-m", "flightlogd", "start", "--home", str(lab.home)],
-        env={**lab.environ, "FLIGHTLOG_SYSTEM_INTERVAL_S": "0.1"},
-        check=True,
-        capture_output=True,
-    )
+    lab.serve(FLIGHTLOG_SYSTEM_INTERVAL_S="0.1")
     for name in RUNS:
         made = flightlog.init(id=name, project="p", home=lab.home, entity="someone")
         with made as run:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.harness import small_disk
+from tests.system.harness import small_disk, small_home
 
 from flightlog_storage.archive import Archive
 from flightlog_storage.disk import DiskRoom, parse_size, read_disk
@@ -18,9 +18,7 @@ GIB, MIB = 1 << 30, 1 << 20
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     """A home on a disk of 16 MiB."""
-    with small_disk(tmp_path / "home", "16m") as root:
-        home = Home(root)
-        home.create()
+    with small_home(tmp_path, "16m") as home:
         yield home
 
 

@@ -9,11 +9,11 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from tests.system.harness import wait_until
 
 from flightlog_storage import snapshot as module
 from flightlog_storage.blobs import Staged
@@ -21,7 +21,6 @@ from flightlog_storage.snapshot import READ_SIZE_MAX, write_snapshot
 from flightlog_storage.workspace import Limits, Request, Workspace, survey
 
 NO_LIMITS = Limits(None, None)
-WAIT_TIMEOUT_S = 60.0
 LARGE = READ_SIZE_MAX + 1
 
 
@@ -286,9 +285,7 @@ def test_a_kill_leaves_what_was_there(root: Path, target: Path, is_there: bool) 
         target.write_text("before")
     program = [sys.executable, "-c", SNAPSHOT, os.path.realpath(root), str(target)]
     process = subprocess.Popen(program)
-    deadline = time.monotonic() + WAIT_TIMEOUT_S
-    while not list(target.parent.glob(".flightlog-scratch-*/whole.zip")):
-        assert time.monotonic() < deadline
+    wait_until(lambda: [*target.parent.glob(".flightlog-scratch-*/whole.zip")])
     process.kill()
     assert process.wait() == -signal.SIGKILL
     left = os.listdir(target.parent)

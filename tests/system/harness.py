@@ -45,6 +45,7 @@ __all__ = (
     "read_rows",
     "run_state",
     "small_disk",
+    "small_home",
     "start_daemon",
     "status",
     "stop_daemon",
@@ -119,6 +120,13 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "-l", folder], check=True, timeout=30)
+
+
+@contextmanager
+def small_home(folder: Path, size: str) -> Iterator[Home]:
+    """Have a new home in a folder, on a disk of its own of such a size."""
+    with small_disk(folder / "home", size):
+        yield make_home(folder)
 
 
 def wait_until(

@@ -65,7 +65,6 @@ from flightlog_storage.runstate import State
 REPLY_TIMEOUT_S = 10.0
 MEMORY_MAX = 400 << 20  # Of a recorder under attack.
 BOMBED_MEMORY_MAX = 220 << 20  # What events may cost a materializer, at most.
-IDLE_CPU_SHARE = 0.01
 WRITERS = 1000
 
 
@@ -493,7 +492,17 @@ def test_a_materializer_makes_no_large_objects_of_small_events(home: Home) -> No
 
 
 @contextmanager
-def flood(home: Home) -> Iterator[None]:
+def running(code: str) -> Iterator[None]:
+    """Have a program run as long as this lasts."""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def flood(home: Home) -> AbstractContextManager[None]:
     """Send frames of the largest size as fast as they go, and read no answer."""
     code = f"""
 import zmq, os
@@ -507,16 +516,10 @@ header = b"x" + header[1:]
 while True:
     socket.send_multipart([header, payload], copy=False)
 """
-    process = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    return running(code)
 
 
-@contextmanager
-def greedy(home: Home) -> Iterator[None]:
+def greedy(home: Home) -> AbstractContextManager[None]:
     """Have a valid writer log the largest frames without waiting for acks."""
     code = f"""
 import zmq, os
@@ -534,12 +537,7 @@ while sequence < 60:
     sequence += 1
 import time; time.sleep(1000)
 """
-    process = subprocess.Popen([sys.executable, "-c", code])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+    return running(code)
 
 
 def has_taken(home: Home, count: int) -> bool:

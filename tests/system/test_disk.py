@@ -17,7 +17,7 @@ from tests.system.harness import (
     flightlogd,
     read_rows,
     run_state,
-    small_disk,
+    small_home,
     status,
     wait_until,
 )
@@ -46,9 +46,7 @@ assert run.flush(60)
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     """A home on a disk of 64 MiB."""
-    with small_disk(tmp_path / "home", "64m") as root:
-        home = Home(root)
-        home.create()
+    with small_home(tmp_path, "64m") as home:
         yield home
 
 

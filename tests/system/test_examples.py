@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.system.harness import flightlogd
 
 import flightlog
+from flightlog_storage.home import Home
 
 pytestmark = pytest.mark.once
 
@@ -19,11 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
-    subprocess.run(
-        [sys.executable, "-m", "flightlogd", "stop", "--home", str(tmp_path / "home")],
-        check=True,
-        timeout=60,
-    )
+    assert flightlogd(Home(tmp_path / "home"), "stop").returncode == 0
 
 
 def run_example(name: str, home: Path, work: Path | None = None) -> str:

@@ -15,7 +15,7 @@ from tests.system.harness import (
     environment,
     read_rows,
     run_state,
-    small_disk,
+    small_home,
     wait_recorded,
 )
 
@@ -42,9 +42,7 @@ run.finish()
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     """A home on a disk of 64 MiB."""
-    with small_disk(tmp_path / "home", "64m") as root:
-        home = Home(root)
-        home.create()
+    with small_home(tmp_path, "64m") as home:
         yield home
 
 
