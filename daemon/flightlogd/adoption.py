@@ -1,6 +1,7 @@
 """Spools whose writers are dead: bring what they hold to the recorder."""
 
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from flightlog_storage.codec import (
     encode_event,
     encode_run,
 )
-from flightlog_storage.errors import StorageError
+from flightlog_storage.database import Database
+from flightlog_storage.errors import HomeUnusable, StorageError
 from flightlog_storage.event import Event, Gap, WriterId, WriterLost
 from flightlog_storage.frame import FLAG_GAP, pack_frame
 from flightlog_storage.home import Home
-from flightlog_storage.process import Ending, ProcessWatch, this_process
+from flightlog_storage.process import Ending, ProcessWatch, is_gone, this_process
 from flightlog_storage.protocol import (
     Delivery,
     Hello,
@@ -48,13 +50,22 @@ SWEEP_AFTER_S = 60.0  # A spool being made is nobody's until its writer locks it
 
 
 @dataclass
+class _LastWord:
+    """What is said in a writer's name when it cannot."""
+
+    writer: WriterId
+    run: RunKey
+    sequence: int = 0  # The writer's last, once it is known.
+    damage: str | None = None
+
+
+@dataclass
 class _Parting:
     """A process whose writer has ended in order, until it ends itself."""
 
     watch: ProcessWatch
-    run: RunKey
+    word: _LastWord
     since: float
-    sequence: int = 0  # The writer's last, once it is known.
 
 
 class Adopter:
@@ -208,7 +219,8 @@ class Adopter:
             and len(name) == WRITER_NAME_LENGTH
         ):
             self._watches[name] = None  # Handed over, not to be closed.
-            self._parting[name] = _Parting(watch, run, time.monotonic())
+            word = _LastWord(WriterId(bytes.fromhex(name)), run)
+            self._parting[name] = _Parting(watch, word, time.monotonic())
         self._forget(name)
 
     def _look_after(self, name: str) -> None:
@@ -220,33 +232,49 @@ class Adopter:
         if ending is None or not (ending.exit_code or ending.signal):
             done = True
         else:
-            with connect(self._context, self._home) as socket:
-                done = self._tell(
-                    socket, WriterId(bytes.fromhex(name)), parting, ending
-                )
+            done = self._tell(parting.word, ending)
         if done:
             parting.watch.close()
             del self._parting[name]
 
-    def _tell(
-        self,
-        socket: "zmq.Socket[bytes]",
-        writer: WriterId,
-        parting: "_Parting",
-        ending: Ending,
-    ) -> bool:
-        socket.send(encode(Hello(writer, self._home.key)))
-        while is_answered(socket, self._stopping):
-            match decode_reply(socket.recv()):
-                case Welcome(last=last) if parting.sequence in (0, last):
-                    # Once more until it is acknowledged: the same, at the same place.
-                    parting.sequence = last
-                    frame = _lost(writer, parting.run, last + 1, ending, 0)
-                    socket.send_multipart(frame)
-                case Rewind():
-                    return False
-                case _:
-                    return True
+    def end_vanished(self) -> None:
+        """Tell the end of writers that are gone, and whose spools are.
+
+        A loss of power may take all of a spool: not even its name was synced.
+        """
+        try:
+            with Database.open_reader(self._home.state) as database:
+                active = database.active_writers(os.uname().nodename)
+        except HomeUnusable:
+            return  # Nothing is folded yet.
+        for each in active:
+            name = each.writer.hex()
+            if (
+                name not in self._parting
+                and is_gone(each.pid, each.started_at)
+                and not (self._home.spool / name).exists()
+            ):
+                logger.error("writer %s is gone, and its spool with it", name)
+                self._tell(
+                    _LastWord(each.writer, each.run, damage="it is gone"), Ending()
+                )
+
+    def _tell(self, word: _LastWord, ending: Ending) -> bool:
+        with connect(self._context, self._home) as socket:
+            socket.send(encode(Hello(word.writer, self._home.key)))
+            while is_answered(socket, self._stopping):
+                match decode_reply(socket.recv()):
+                    case Welcome(last=last) if word.sequence in (0, last):
+                        # Again until it is acknowledged: the same, at the same place.
+                        word.sequence = last
+                        frame = _lost(
+                            *(word.writer, word.run, last + 1, ending, 0, word.damage)
+                        )
+                        socket.send_multipart(frame)
+                    case Rewind():
+                        return False
+                    case _:
+                        return True
         return False
 
     def _forget(self, name: str) -> None:

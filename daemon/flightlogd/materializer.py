@@ -8,16 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import anyio
 import pyarrow as pa
+import zmq
 from anyio import to_thread
 
 from flightlog_storage.database import SavedPart
 from flightlog_storage.disk import DiskRoom
-from flightlog_storage.errors import HomeUnusable
+from flightlog_storage.errors import HomeUnusable, StorageError
 from flightlog_storage.inotify import FolderEvent, FolderWatch
 from flightlog_storage.logreader import LogPosition
 from flightlog_storage.projector import Projector
@@ -38,6 +39,7 @@ COMMIT_INTERVAL_S = 0.25
 SCAN_INTERVAL_S = 0.25
 SCAN_PAUSE_S = 0.005  # However many writers come.
 SWEEP_INTERVAL_S = 60.0
+VANISHED_INTERVAL_S = 4.0
 LOOK_INTERVAL_S = 0.05  # At whether writers came or went, where there is no inotify.
 # Ctrl-C and a stop of the whole service: the recorder says when it is time.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)
@@ -73,6 +75,7 @@ async def _serve(config: DaemonConfig, projector: Projector, wake_fd: int) -> No
         async with anyio.create_task_group() as services:
             services.start_soon(_adopt, adopter, home.spool)
             services.start_soon(_sweep, home.staging)
+            services.start_soon(_end_vanished, adopter, projections)
             services.start_soon(sampler.run)
             if config.scrub_interval_s:
                 services.start_soon(_scrub, scrubber)
@@ -91,10 +94,12 @@ class _Projections:
     def __init__(self, projector: Projector) -> None:
         self._projector = projector
         self._lock = threading.Lock()
+        self.is_behind = True
 
     def project(self, end: LogPosition) -> bool:
         with self._lock:
-            return self._projector.project(end)
+            self.is_behind = self._projector.project(end)
+        return self.is_behind
 
     def mend(self, part: SavedPart) -> bool:
         with self._lock:
@@ -114,6 +119,15 @@ async def _sweep(staging: Path) -> None:
         if count := await to_thread.run_sync(sweep_staging, staging):
             logger.info("swept the staging folders of %d dead processes", count)
         await anyio.sleep(SWEEP_INTERVAL_S)
+
+
+async def _end_vanished(adopter: Adopter, projections: _Projections) -> None:
+    """Look for writers of which nothing is left; all they said has to be folded."""
+    while True:
+        await anyio.sleep(VANISHED_INTERVAL_S)
+        if not projections.is_behind:
+            with suppress(OSError, StorageError, zmq.ZMQError, sqlite3.Error):
+                await to_thread.run_sync(adopter.end_vanished)  # Or the next time.
 
 
 async def _follow(projections: _Projections, wake_fd: int) -> None:

@@ -16,6 +16,7 @@ from flightlog_storage.artifact_state import RunName
 from flightlog_storage.artifact_tables import ArtifactTables
 from flightlog_storage.assets import Asset, asset_of
 from flightlog_storage.checkpoint import Checkpoint, checkpoint_of
+from flightlog_storage.codec import RunKey
 from flightlog_storage.connection import (
     SCHEMA_VERSION,
     connect_empty,
@@ -40,6 +41,7 @@ from flightlog_storage.runstate import Changes, RunState, State
 from flightlog_storage.watches import OpenWatch
 
 __all__ = (
+    "ActiveWriter",
     "Database",
     "DeadLetter",
     "Editor",
@@ -113,6 +115,16 @@ class Editor:
     writer: WriterId
     run: int
     next_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveWriter:
+    """A writer that may be expected to say more, and its process."""
+
+    writer: WriterId
+    run: RunKey
+    pid: int
+    started_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +342,13 @@ class Database:
     def deleted_writers(self) -> list[WriterId]:
         """Return the writers and editors whose rows count no more, as of now."""
         return [WriterId(writer) for (writer,) in self._query("deleted_writers")]
+
+    def active_writers(self, host: str) -> list[ActiveWriter]:
+        """Return the writers of a host that may be expected to say more."""
+        return [
+            ActiveWriter(WriterId(writer), RunKey(*run), pid, started_at)
+            for writer, *run, pid, started_at in self._query("active_writers", host)
+        ]
 
     def save_editor(self, editor: Editor) -> None:
         """Note how far an editor's events are folded."""

@@ -4,6 +4,7 @@ import fcntl
 import os
 import select
 import struct
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ __all__ = (
     "Ending",
     "ProcessIdentity",
     "ProcessWatch",
+    "is_gone",
     "parent_process",
     "this_process",
 )
@@ -22,6 +24,7 @@ _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO_SIZE = 64
 _PIDFD_INFO_EXIT_CODE_AT = 60
 
+CLOCK_SLACK_S = 60.0  # Clocks are set: a process may seem to be younger.
 _STAT_START_TIME = 19  # Fields of /proc/PID/stat behind the command name.
 _STAT_EXIT_CODE = 49
 
@@ -49,6 +52,16 @@ class ProcessIdentity(msgspec.Struct, frozen=True):
 
     def _is(self, fields: list[str]) -> bool:
         return int(fields[_STAT_START_TIME]) == self.start_time
+
+
+def is_gone(pid: int, since: float) -> bool:
+    """Whether a process of this number that ran then has ended; False in doubt."""
+    fields = _stat(pid)
+    if fields is None:
+        return _stat(os.getpid()) is not None
+    started_s = int(fields[_STAT_START_TIME]) / os.sysconf("SC_CLK_TCK")
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+    return fields[0] in "ZX" or time.time() - age_s > since + CLOCK_SLACK_S
 
 
 class Ending(msgspec.Struct, frozen=True):

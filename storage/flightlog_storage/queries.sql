@@ -76,6 +76,12 @@ SELECT run, writer, rank, status, forked, resumed, host, pid, exit_code, signal,
     next_sequence, started_at, session, storing
 FROM writers WHERE run IN (SELECT value FROM json_each(?)) ORDER BY ordinal
 
+-- name: active_writers
+-- Of this host, and not brought here by an import, which goes on with its writers.
+SELECT writer, entity, project, id, rank, pid, started_at
+FROM writers JOIN runs ON runs.number = writers.run
+WHERE status = 'active' AND writers.host = ? AND NOT carried
+
 -- name: save_writer
 INSERT INTO writers (
     writer, run, rank, status, forked, host, pid, exit_code, signal, next_sequence,

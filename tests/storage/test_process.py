@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from flightlog_storage.process import (
     Ending,
     ProcessIdentity,
     ProcessWatch,
+    is_gone,
     parent_process,
     this_process,
 )
@@ -90,3 +92,14 @@ def test_other_process_with_this_pid_is_told_apart(
 
     assert other.is_alive() is alive
     assert ProcessWatch(other).ending() == (None if alive else Ending())
+
+
+def test_a_process_is_gone_when_it_ended_or_its_number_is_anothers() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    assert is_gone(child.pid, time.time()), "it is a zombie"
+    child.wait()
+    assert is_gone(child.pid, time.time())
+    assert not is_gone(os.getpid(), time.time())
+    assert is_gone(os.getpid(), time.time() - 1e9), "of an earlier boot"

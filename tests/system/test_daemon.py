@@ -836,6 +836,28 @@ def test_the_spool_of_a_dead_writer_is_adopted(home: Home) -> None:
         wait_until(lambda: run_state(home).state is State.CRASHED)  # type: ignore[union-attr]
 
 
+@pytest.mark.fault(5)
+def test_a_run_whose_writer_is_gone_with_all_of_its_spool_has_crashed(
+    home: Home,
+) -> None:
+    process = start_daemon(home)
+    trainer = Trainer(home, 100, how="wait")
+    trainer.expect("ready")
+    trainer.expect("logged")
+    wait_until(lambda: status(home)["end_offset"] == 101)
+    kill_daemon(process)
+    with closing(HomeLock(home)):  # So that no daemon can be started.
+        trainer.kill()
+        trainer.wait()
+        shutil.rmtree(next(home.spool.iterdir()))
+
+    with daemon(home):
+        wait_until(lambda: run_state(home).state is State.CRASHED)  # type: ignore[union-attr]
+
+        assert run_state(home).lost_count == 1  # type: ignore[union-attr]
+        assert [n for n, _ in read_rows(home)] == list(range(100))
+
+
 def test_the_spool_of_a_dead_writer_that_lost_its_lock_is_adopted(home: Home) -> None:
     (leave_spool(home) / "lock").unlink()
 
