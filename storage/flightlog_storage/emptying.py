@@ -48,6 +48,7 @@ class Holding(NamedTuple):
     sealed: Sealed
     writers: frozenset[WriterId]
     mark: int  # Which a file has that was looked through for these.
+    refused: frozenset[int] = frozenset()  # Offsets of events that are dead letters.
 
 
 @dataclass(slots=True)
@@ -77,6 +78,7 @@ def holding_deleted(home: Home) -> list[Holding]:
     with database, database.snapshot():
         checkpoint = database.checkpoint()
         writers = frozenset(database.deleted_writers())
+        refused = frozenset(letter.offset for letter in database.dead_letters())
     log = LogReader(home.log)
     place = LogPosition(checkpoint.segment_first_offset, checkpoint.position)
     end = log.end_position()
@@ -84,7 +86,8 @@ def holding_deleted(home: Home) -> list[Holding]:
     if not writers or checkpoint.log_id != log.log_id.hex() or not end or end < place:
         return []
     files, before = RealFiles(), checkpoint.segment_first_offset
-    return find_holding(home.log, files, writers, before)
+    found = find_holding(home.log, files, writers, before)
+    return [holding._replace(refused=refused) for holding in found]
 
 
 def find_holding(
@@ -156,7 +159,10 @@ def _empty_frames(file: SegmentFile, holding: Holding, data: bytearray) -> int |
         if not isinstance(item, Found):
             return None
         frame, start = item.frame, item.position + HEADER_SIZE
-        if frame.writer not in holding.writers:
+        offsets = range(frame.offset, frame.offset + frame.count)
+        if frame.writer not in holding.writers or any(
+            offset in offsets for offset in holding.refused
+        ):
             continue
         payload = bytes(data[start : start + frame.payload_size])
         if zlib.crc32(payload) != frame.payload_crc:

@@ -13,7 +13,7 @@ from tests.simulation.simfs import SimFS
 from tests.storage.recording import Recorded, fold, rows_of, writer_id
 from tests.storage.test_compression import PowerLost, fail_at, lose_power
 
-from flightlog_storage import compression, projector
+from flightlog_storage import compression, folding, projector
 from flightlog_storage.backup import back_up
 from flightlog_storage.carried import Picker
 from flightlog_storage.codec import (
@@ -51,12 +51,14 @@ from flightlog_storage.event import (
 )
 from flightlog_storage.eventlog import LogReader, StoredFrame
 from flightlog_storage.files import RealFiles
+from flightlog_storage.fold import apply
 from flightlog_storage.frame import FLAG_EMPTIED, Frame
 from flightlog_storage.home import Home
 from flightlog_storage.known_frames import known_frames
 from flightlog_storage.projector import reset_projections
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.rows import decode
+from flightlog_storage.runstate import RunState
 from flightlog_storage.segment import Damage
 from flightlog_storage.segment_file import SegmentFile
 from flightlog_storage.verification import verify
@@ -305,6 +307,27 @@ def test_a_second_time_there_is_nothing_to_do(recorded: Recorded, form: str) -> 
     assert empty(recorded.home) == Emptied()
 
     assert {p: p.stat().st_ino for p in recorded.home.log.iterdir()} == before
+
+
+def test_what_the_fold_could_not_take_is_a_dead_letter_ever_after(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = recorded.home
+
+    def refuse_config(state: RunState, writer: WriterId, event: Any) -> None:
+        if isinstance(event, ConfigUpdated):
+            raise RecursionError
+        apply(state, writer, event)
+
+    monkeypatch.setattr(folding, "apply", refuse_config)
+    recorded.replay()
+    state = state_of(home)
+    assert any("RecursionError" in each for each in state["dead_letters"])
+
+    assert empty(home).frames > 40
+
+    recorded.replay()
+    assert state_of(home) == state
 
 
 def test_only_what_is_folded_and_sealed_is_looked_through(recorded: Recorded) -> None:
