@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.daemon.test_collector import durable, working
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, flip, rows_of
 from tests.system.harness import wait_until
 
 from flightlog_storage import compression
@@ -129,9 +129,8 @@ def test_a_damaged_segment_is_left_and_the_next_are_done(
     recorded.fold()
     names = plain(recorded.home)
     path = recorded.home.log / names[1]
-    data = bytearray(path.read_bytes())
-    data[200] ^= 1
-    path.write_bytes(data)
+    flip(path, 200)
+    data = path.read_bytes()
 
     assert compress_all(compressor) == len(names) - 1
 

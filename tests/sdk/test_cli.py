@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.storage.recording import Recorded
+from tests.storage.recording import Recorded, flip
 
 import flightlog
 from flightlog.cli import commands
@@ -113,12 +113,6 @@ def data(result: Result, schema: str) -> Any:
 def segment(home: Path) -> Path:
     (path,) = (home / "log").glob("*.log")
     return path
-
-
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
 
 
 def position_of(home: Path, text: bytes) -> int:

@@ -21,7 +21,7 @@ import psutil
 import pytest
 from tests.daemon.test_materializer import FEIGNED, WITHOUT_INOTIFY, can_feign
 from tests.sdk.conftest import Lab
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, flip, rows_of
 from tests.system.harness import (
     Trainer,
     daemon,
@@ -254,9 +254,7 @@ def test_damage_is_told_as_verify_tells_it(recorded: Recorded) -> None:
     recorded.rows(recorded.start("r"), (1, 1.0), (2, 2.0))
     recorded.log.close()
     segment = next(recorded.home.log.iterdir())
-    data = bytearray(segment.read_bytes())
-    data[-300] ^= 1
-    segment.write_bytes(data)
+    flip(segment, -300)
 
     found = advice(recorded.home)
 
@@ -283,9 +281,7 @@ def test_a_segment_of_a_backup_is_a_cure(
             compress(recorded.home.log, RealFiles(), sealed)
     segment = min(recorded.home.log.iterdir())
     assert segment.name == (f"{name}z" if is_compressed else name)
-    data = bytearray(segment.read_bytes())
-    data[200] ^= 1
-    segment.write_bytes(data)
+    flip(segment, 200)
     recorded.fold()  # Without what is damaged.
 
     findings = examine(recorded.home)["findings"]

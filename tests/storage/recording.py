@@ -21,6 +21,7 @@ from flightlog_storage.reader import HomeReader
 __all__ = (
     "Recorded",
     "Settle",
+    "flip",
     "fold",
     "packed_rows",
     "rows_of",
@@ -127,6 +128,13 @@ def packed_rows(
         for step, row in enumerate(rows)
     ]
     return {n: msgpack.packb((n, keys)) for keys, n in shapes.items()}, encoded
+
+
+def flip(path: Path, position: int) -> None:
+    """Let a bit of a file be wrong."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
 
 
 def rows_of(home: Home, run: str) -> list[Row]:

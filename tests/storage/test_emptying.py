@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.simulation.simfs import SimFS
-from tests.storage.recording import Recorded, fold, rows_of, writer_id
+from tests.storage.recording import Recorded, flip, fold, rows_of, writer_id
 from tests.storage.test_compression import PowerLost, fail_at, lose_power
 
 from flightlog_storage import compression, folding, projector
@@ -428,9 +428,8 @@ def test_other_runs_and_what_was_logged_anew_can_be_carried(
 def test_a_damaged_segment_is_left(recorded: Recorded) -> None:
     home = recorded.home
     path = sorted(home.log.iterdir())[1]
-    data = bytearray(path.read_bytes())
-    data[900] ^= 1
-    path.write_bytes(data)
+    flip(path, 900)
+    data = path.read_bytes()
 
     assert empty(home).frames > 0
 
@@ -522,9 +521,7 @@ def test_a_backup_keeps_a_good_copy_of_what_was_damaged_once_emptied(
     before = frames_of(copy)
     assert empty(recorded.home).frames
     emptied_files = sorted(recorded.home.log.glob("*.logz"))
-    data = bytearray(emptied_files[0].read_bytes())
-    data[len(data) // 2] ^= 1
-    emptied_files[0].write_bytes(data)
+    flip(emptied_files[0], emptied_files[0].stat().st_size // 2)
 
     back_up(recorded.home, copy)
 

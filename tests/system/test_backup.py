@@ -16,7 +16,7 @@ import pytest
 from tests.effort import EFFORT, tries
 from tests.simulation.power import Disk, Variant
 from tests.simulation.recorded import can_trace, read_trace, trace
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, flip, rows_of
 from tests.system.harness import (
     Trainer,
     daemon,
@@ -477,9 +477,7 @@ def test_a_damaged_copy_of_an_open_segment_is_replaced(
     recorded.rows(writer, (0, 0.0), (1, 0.5))
     back_up(recorded.home, target)
     (copy,) = target.log.iterdir()
-    data = bytearray(copy.read_bytes())
-    data[-20] ^= 1
-    copy.write_bytes(data)
+    flip(copy, -20)
 
     back_up(recorded.home, target)
 
@@ -492,9 +490,7 @@ def test_damage_of_the_log_that_is_copied_is_told(tmp_path: Path, target: Home) 
     recorded.rows(writer, (0, 0.0))
     recorded.rows(writer, (1, 0.5))
     (segment,) = recorded.home.log.iterdir()
-    data = bytearray(segment.read_bytes())
-    data[200] ^= 1
-    segment.write_bytes(data)
+    flip(segment, 200)
 
     done = command(recorded.home, "backup", str(target.root))
 
@@ -538,9 +534,7 @@ def test_a_damaged_segment_does_not_replace_its_good_copy(
         recorded.rows(writer, (n, n / 2))
     back_up(recorded.home, target)
     first, *_ = sorted(recorded.home.log.iterdir())
-    data = bytearray(first.read_bytes())
-    data[200] ^= 1
-    first.write_bytes(data)
+    flip(first, 200)
 
     recorded.rows(writer, (5, 2.5))
     back_up(recorded.home, target)

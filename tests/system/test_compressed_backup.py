@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, flip, rows_of
 from tests.storage.test_compression import compress_all
 from tests.system.test_backup import (
     Overtaken,
@@ -161,10 +161,9 @@ def test_a_damaged_one_does_not_replace_a_good_copy(
     back_up(recorded.home, target)
     compress_log(recorded)
     path = sorted(recorded.home.log.glob("*.logz"))[0]
-    data = bytearray(path.read_bytes())
-    for at in {"a block": [len(data) // 2], "its index": [70, -20]}[damage]:
-        data[at] ^= 1
-    path.write_bytes(data)
+    middle = path.stat().st_size // 2
+    for at in {"a block": [middle], "its index": [70, -20]}[damage]:
+        flip(path, at)
 
     back_up(recorded.home, target)
 
@@ -179,9 +178,7 @@ def test_damage_of_one_is_told_and_it_is_copied_all_the_same(
 ) -> None:
     compress_log(recorded)
     path = sorted(recorded.home.log.glob("*.logz"))[0]
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    flip(path, path.stat().st_size // 2)
 
     done = command(recorded.home, "backup", str(target.root))
 

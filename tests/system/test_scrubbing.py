@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.sdk.test_doctor import examine
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, flip, rows_of
 from tests.system.harness import daemon, status, wait_until
 
 from flightlog_storage import projector
@@ -58,12 +58,6 @@ def parts(home: Home) -> list[SavedPart]:
 
 def part_path(home: Home, part: SavedPart) -> Path:
     return part_folder(home, part.run) / part.name
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
 
 
 def damaged(home: Home) -> list[str]:
