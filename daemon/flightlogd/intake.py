@@ -25,6 +25,7 @@ from flightlog_storage.protocol import (
     Welcome,
     writer_of,
 )
+from flightlog_storage.spool_reader import FRAME_SIZE
 
 __all__ = ("Counters", "Intake", "Message")
 
@@ -237,8 +238,16 @@ def _check(frame: Frame, payload: bytes) -> None:
         raise CorruptData("frame", 0, "the payload does not match its checksum")
     if frame.type != FrameType.EVENTS or frame.count < 1 or frame.sequence < 1:
         raise CorruptData("frame", 0, "it is no frame of events")
-    if frame.sequence_end > SEQUENCE_MAX or frame.count > frame.payload_size:
+    if frame.sequence_end > SEQUENCE_MAX or frame.count > _events_max(frame):
         raise CorruptData("frame", 0, "it cannot hold so many events")
+
+
+def _events_max(frame: Frame) -> int:
+    """Return how many events a frame may hold: of a byte each, as writers cut frames.
+
+    More of nothing would keep the materializer busy for a minute.
+    """
+    return min(frame.payload_size, FRAME_SIZE)
 
 
 def _other_protocol(theirs: int) -> str:

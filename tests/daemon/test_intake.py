@@ -245,6 +245,20 @@ def test_what_is_not_understood_is_refused(
     assert last_of(ask(intake, *frame(A, 1))) == 1, "and the connection goes on"
 
 
+@pytest.mark.fault(30)
+@pytest.mark.parametrize(
+    ("count", "answer"), [(1 << 18, Ack), ((1 << 18) + 1, Refused)]
+)
+def test_more_events_than_a_writer_cuts_into_a_frame_are_refused(
+    intake: Intake, count: int, answer: type[Reply]
+) -> None:
+    payload = bytes(1 << 20)
+    many = Frame(len(payload), zlib.crc32(payload), count, A, 1)
+    ask(intake, hello(TOKENS[0]))
+
+    assert isinstance(ask(intake, many.pack(), payload), answer)
+
+
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("seed", range(tries(20)))
 def test_random_bytes_change_nothing(intake: Intake, log: EventLog, seed: int) -> None:
