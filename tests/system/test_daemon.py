@@ -443,6 +443,9 @@ def test_poison_becomes_dead_letters_and_its_neighbours_are_fine(home: Home) -> 
             assert read_rows(home, f"late-{number}")[0] == (0, 0)
 
 
+EVENTS_MAX = 1 << 18  # In a frame.
+
+
 def bombs() -> Iterator[tuple[str, list[bytes]]]:
     """Yield small events that would be large objects, each with a name."""
     maps = b"\xdd" + (12 << 20).to_bytes(4) + b"\x80" * (12 << 20)
@@ -452,9 +455,9 @@ def bombs() -> Iterator[tuple[str, list[bytes]]]:
     yield "row", [b"\x94\x00\x01\x01" + maps]
     names = {f"{number:x}": 0 for number in range(1_500_000)}
     yield "names", [b"\x94\x00\x01\x01" + msgpack.packb(names)]
-    yield "events", [b"\x80"] * 1_000_000
+    yield "events", [b"\x80"] * EVENTS_MAX
     yield "just under", [b"\x94\x00\x01\x01" + fewer]
-    yield "rows", [b"\x93\x00\x01\x01", *[b"\x94\x00\x01\x01\x00"] * 1_300_000]
+    yield "rows", [b"\x93\x00\x01\x01", *[b"\x94\x00\x01\x01\x00"] * (EVENTS_MAX - 1)]
 
 
 def peak_of(pid: int) -> int:
