@@ -15,6 +15,8 @@ LINE = b"said\n" * 1_000
 
 def test_a_daemon_that_has_said_too_much_begins_its_log_anew(tmp_path: Path) -> None:
     home = make_home(tmp_path)
+    home.daemon_log_before.touch()
+    home.daemon_log_before.chmod(0o644)
     with daemon(home), home.daemon_log.open("ab") as other:
         while other.tell() <= DAEMON_LOG_SIZE_MAX:
             other.write(LINE)
