@@ -167,6 +167,33 @@ def test_forked_child_logs_by_itself(lab: Lab, from_thread: bool) -> None:
 
 
 @pytest.mark.fault(55)
+def test_forked_child_may_log_no_row_and_begin_a_run_in_a_thread(lab: Lab) -> None:
+    lab.run_script(
+        """
+        import flightlog, os, threading
+        run = flightlog.init(id="fork-without-rows")
+        run.log({"a": 1})
+        child = os.fork()
+        if not child:
+            run.config["child"] = 1
+            def begin():
+                flightlog.init(id="in-thread", reinit="create_new").finish()
+
+            thread = threading.Thread(target=begin, daemon=True)
+            thread.start()
+            thread.join(20)
+            run.finish()
+            os._exit(thread.is_alive())
+        assert os.waitpid(child, 0)[1] == 0
+        for n in range(100): run.log({"a": n})  # Over what is not its child's.
+        """
+    )
+
+    assert lab.ended("fork-without-rows").config["child"] == 1
+    assert lab.ended("in-thread").state == "finished"
+
+
+@pytest.mark.fault(55)
 def test_child_that_ends_leaves_the_run_to_its_parent(lab: Lab) -> None:
     process = lab.start(
         """
