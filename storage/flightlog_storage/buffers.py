@@ -1,11 +1,86 @@
-"""A chunk's room on disk: set aside as a whole, or written to as it comes."""
+"""A chunk and its room on disk: set aside as a whole, or written to as it comes."""
 
+import mmap
 import os
 import signal
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from flightlog_storage.home import file_system_type
 from flightlog_storage.spool import CHUNK_HEADER_SIZE
 
-__all__ = ("PlainBuffer", "allocate")
+__all__ = (
+    "CHUNK_SIZE",
+    "Chunk",
+    "PlainBuffer",
+    "allocate",
+    "chunk_size",
+    "is_mappable",
+    "make_chunk",
+)
+
+CHUNK_SIZE = 4 << 20
+SMALL_CHUNK_SIZE = 64 << 10  # On a disk that is nearly full.
+# Here a successful fallocate means that a later store into the mapping cannot fail.
+_MAPPABLE = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs"))
+
+
+class Chunk(NamedTuple):
+    """A chunk that was made: under this path, so large, to be written to so."""
+
+    path: Path
+    size: int
+    data: Any
+    committed: Any
+
+
+def is_mappable(folder: Path) -> bool:
+    """Whether chunks in this folder may be mapped."""
+    return file_system_type(folder) in _MAPPABLE
+
+
+def chunk_size(need: int) -> int:
+    """Return the size of a chunk that has room for `need` bytes."""
+    return max(CHUNK_SIZE, CHUNK_HEADER_SIZE + need)
+
+
+def make_chunk(path: Path, header: bytes, need: int, *, mapped: bool) -> Chunk:
+    """Make a chunk that has room for `need` bytes, with this header.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if not mapped:
+            os.pwrite(fd, header, 0)
+            size = chunk_size(need)
+            return Chunk(path, size, PlainBuffer(fd, size), [0])
+        mapping = _map(fd, need)
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    mapping[:CHUNK_HEADER_SIZE] = header
+    committed = memoryview(mapping)[:8].cast("Q")
+    return Chunk(path, len(mapping), mapping, committed)
+
+
+def _map(fd: int, need: int) -> mmap.mmap:
+    """Map a new chunk, smaller where the disk has no room for a whole one.
+
+    Raises:
+        OSError: It has not even that.
+    """
+    size = chunk_size(need)
+    try:
+        allocate(fd, size)
+    except OSError:
+        size = SMALL_CHUNK_SIZE
+        if CHUNK_HEADER_SIZE + need > size:
+            raise
+        allocate(fd, size)
+    return mmap.mmap(fd, size)
 
 
 class PlainBuffer:

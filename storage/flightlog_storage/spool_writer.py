@@ -1,19 +1,23 @@
 """Appending to a spool: what `log()` does, and all that a loop waits for."""
 
-import mmap
 import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from flightlog_storage.buffers import PlainBuffer, allocate
+from flightlog_storage.buffers import (
+    Chunk,
+    PlainBuffer,
+    chunk_size,
+    is_mappable,
+    make_chunk,
+)
 from flightlog_storage.codec import packer
 from flightlog_storage.event import WriterId
 from flightlog_storage.frame import EVENT_SIZE_MAX
-from flightlog_storage.home import file_system_type
 from flightlog_storage.reserve import RESERVE_SIZE, Reserve
 from flightlog_storage.spool import (
     CHUNK_HEADER,
@@ -29,14 +33,10 @@ from flightlog_storage.spool import (
 )
 from flightlog_storage.spool_room import SpoolCaps, SpoolRoom
 
-__all__ = ("CHUNK_SIZE", "REFUSAL_S", "Shape", "SpoolWriter")
+__all__ = ("REFUSAL_S", "Shape", "SpoolWriter")
 
-CHUNK_SIZE = 4 << 20
-SMALL_CHUNK_SIZE = 64 << 10  # On a disk that is nearly full.
 ASK_INTERVAL_S = 0.2  # A disk that refuses is asked again by the sender's thread,
 REFUSAL_S = 5.0  # or, where there is none, by `log()` after so long.
-# Here a successful fallocate means that a later store into the mapping cannot fail.
-_MAPPABLE = frozenset(("ext2", "ext3", "ext4", "xfs", "tmpfs"))
 
 
 class Shape:
@@ -47,15 +47,6 @@ class Shape:
     def __init__(self, number: int) -> None:
         self.number = number
         self.last: bytes = b""
-
-
-class _Chunk(NamedTuple):
-    """A chunk that was made: under this path, so large, to be written to so."""
-
-    path: Path
-    size: int
-    data: Any
-    committed: Any
 
 
 class SpoolWriter:
@@ -121,7 +112,7 @@ class SpoolWriter:
         self._shape_count = 0
         self._is_rolling = self._is_noted = False
         self._deferred: list[Callable[[], object]] = []
-        self._spare: _Chunk | None = None
+        self._spare: Chunk | None = None
         self._refusal: OSError | None = None
         self._asked_s = -REFUSAL_S  # When the disk refused for the last time.
         self.idle = False
@@ -129,7 +120,7 @@ class SpoolWriter:
         self.position = 0
         self.new_lock()
         self.room = SpoolRoom(spool, caps or SpoolCaps())
-        self._mappable = file_system_type(spool) in _MAPPABLE
+        self._mappable = is_mappable(spool)
         self._folder = spool / f".new-{owner.writer.hex()}"
         self._lock_fd = -1
         self.chunk = 0
@@ -269,7 +260,7 @@ class SpoolWriter:
         with self.lock:
             self._is_rolling = True
             try:
-                self.room.check(self._folder, _chunk_size(need))
+                self.room.check(self._folder, chunk_size(need))
                 self._go_on(need)
             except OSError:
                 if self.idle:  # The sender's thread is to ask the disk.
@@ -304,11 +295,11 @@ class SpoolWriter:
             return is_refused
         try:
             with self.lock:
-                self.room.check(self._folder, CHUNK_SIZE)
+                self.room.check(self._folder, chunk_size(0))
         except OSError:
             return is_refused  # A cap, which `log()` asks itself.
         try:
-            spare = self._make_chunk(self._folder / ".spare-chunk", 0, 0)
+            spare = self._make_chunk(".spare-chunk", 0, 0)
         except OSError as error:
             self._asked_s = time.monotonic()
             self._refusal = error
@@ -438,25 +429,11 @@ class SpoolWriter:
             self._lock_fd = -1
 
     def _open_chunk(self, first_sequence: int, need: int) -> None:
-        new = self._folder / ".new-chunk"
-        self._enter(self._make_chunk(new, first_sequence, need))
+        self._enter(self._make_chunk(".new-chunk", first_sequence, need))
 
-    def _make_chunk(self, path: Path, first_sequence: int, need: int) -> _Chunk:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    def _make_chunk(self, name: str, first_sequence: int, need: int) -> Chunk:
         header = self._header(first_sequence)
-        try:
-            if not self._mappable:
-                os.pwrite(fd, header, 0)
-                size = _chunk_size(need)
-                return _Chunk(path, size, PlainBuffer(fd, size), [0])
-            mapping = _map(fd, need)
-        except OSError:
-            os.close(fd)
-            raise
-        os.close(fd)
-        mapping[:CHUNK_HEADER_SIZE] = header
-        committed = memoryview(mapping)[:8].cast("Q")
-        return _Chunk(path, len(mapping), mapping, committed)
+        return make_chunk(self._folder / name, header, need, mapped=self._mappable)
 
     def _header(self, first_sequence: int) -> bytes:
         header = CHUNK_HEADER.pack(
@@ -465,7 +442,7 @@ class SpoolWriter:
         )
         return header.ljust(CHUNK_HEADER_SIZE, b"\0")
 
-    def _enter(self, chunk: _Chunk) -> None:
+    def _enter(self, chunk: Chunk) -> None:
         number = self.chunk + 1
         chunk.path.rename(chunk_path(self._folder, number))
         self.room.add(number, chunk.size)
@@ -502,24 +479,3 @@ class SpoolWriter:
         self._shape_count = 0
         self.chunk = number
         del old
-
-
-def _map(fd: int, need: int) -> mmap.mmap:
-    """Map a new chunk, smaller where the disk has no room for a whole one.
-
-    Raises:
-        OSError: It has not even that.
-    """
-    size = _chunk_size(need)
-    try:
-        allocate(fd, size)
-    except OSError:
-        size = SMALL_CHUNK_SIZE
-        if CHUNK_HEADER_SIZE + need > size:
-            raise
-        allocate(fd, size)
-    return mmap.mmap(fd, size)
-
-
-def _chunk_size(need: int) -> int:
-    return max(CHUNK_SIZE, CHUNK_HEADER_SIZE + need)

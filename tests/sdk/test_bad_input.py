@@ -358,8 +358,8 @@ def test_a_spool_that_is_deleted_stops_neither_training_nor_daemon(
 
 FULL_TO_THE_END = """
 import flightlog, os, resource, signal, sys
-from flightlog_storage import spool_writer
-if sys.argv[1:] == ["plain"]: spool_writer._MAPPABLE = frozenset()
+from flightlog_storage import buffers
+if sys.argv[1:] == ["plain"]: buffers._MAPPABLE = frozenset()
 run = flightlog.init(id="full")
 for n in range(100): run.log({"n": n, "text": "x" * 1000})
 assert run.flush(10)

@@ -70,9 +70,10 @@ def test_signal_handlers_may_log_inside_log(lab: Lab, kind: str) -> None:
     told = lab.run_script(
         f"""
         import itertools, signal
-        import flightlog, flightlog_storage.spool_writer as spool
+        import flightlog
+        from flightlog_storage import buffers
         if {kind == "plain"}:
-            spool._MAPPABLE = frozenset()
+            buffers._MAPPABLE = frozenset()
         run = flightlog.init(id={id!r})
         counter = itertools.count()
 

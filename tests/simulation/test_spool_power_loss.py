@@ -21,9 +21,9 @@ from tests.effort import tries
 from tests.simulation.mapped import Looks
 from tests.simulation.wires import Wire, Wires
 
+from flightlog_storage import buffers
 from flightlog_storage import process as process_module
 from flightlog_storage import protocol as protocol_module
-from flightlog_storage import spool_writer as spool_module
 from flightlog_storage.codec import RunKey, encode_event, packer
 from flightlog_storage.event import RunStarted
 from flightlog_storage.eventlog import EventLog
@@ -54,7 +54,7 @@ CRASHES = 8  # Of each life.
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 # So small that chunks are rolled and freed all the time.
 LIMITS = (
-    (spool_module, "CHUNK_SIZE", 12_288),
+    (buffers, "CHUNK_SIZE", 12_288),
     (protocol_module, "FRAME_SIZE", 1500),
     (protocol_module, "FRAME_SIZE_MIN", 500),
     (adoption, "EXEC_AFTER_S", 0.0),

@@ -139,7 +139,7 @@ def test_a_spool_recorded_and_removed_while_reading_is_not_missed(
 def test_events_lost_between_log_and_spool_do_not_hide_the_rest(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flightlog_storage.spool_writer.CHUNK_SIZE", 200)
+    monkeypatch.setattr("flightlog_storage.buffers.CHUNK_SIZE", 200)
     spool = open_spool(recorded.home)
     for step in range(3):
         log_row(spool, step)

@@ -8,6 +8,7 @@ import msgpack
 import pytest
 from tests.system.harness import small_disk
 
+from flightlog_storage import buffers
 from flightlog_storage import spool_writer as spool_module
 from flightlog_storage.buffers import allocate
 from flightlog_storage.codec import RunKey, packer
@@ -70,11 +71,11 @@ def interrupt_rolls(
     """Call a signal handler inside each roll, where a real one may come."""
 
     def interrupted(fd: int, size: int) -> None:
-        if size == spool_module.CHUNK_SIZE:  # What it tries first.
+        if size == buffers.CHUNK_SIZE:  # What it tries first.
             handle()
         allocate(fd, size)
 
-    monkeypatch.setattr(spool_module, "allocate", interrupted)
+    monkeypatch.setattr(buffers, "allocate", interrupted)
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def almost_full(disk: Path) -> Iterator[SpoolWriter]:
     """A writer that has room for a small event, on a disk that takes nothing more."""
     writer = writer_in(disk)
-    put_row(writer, spool_module.CHUNK_SIZE - 200)
+    put_row(writer, buffers.CHUNK_SIZE - 200)
     fill(disk)
     yield writer
     writer.close()
@@ -100,7 +101,7 @@ def full(
 ) -> Iterator[tuple[SpoolWriter, int]]:
     """A writer on a disk that takes nothing more, and how many rows it has taken."""
     if request.param == "plain":
-        monkeypatch.setattr(spool_module, "_MAPPABLE", frozenset())
+        monkeypatch.setattr(buffers, "_MAPPABLE", frozenset())
     writer = writer_in(disk)
     put_row(writer, 1000)
     fill(disk)
@@ -257,7 +258,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(size)
         allocate(fd, size)
 
-    monkeypatch.setattr(spool_module, "allocate", ask)
+    monkeypatch.setattr(buffers, "allocate", ask)
     monkeypatch.setattr(spool_module, "ASK_INTERVAL_S", 0.0)
     return sizes
 
@@ -287,7 +288,7 @@ def test_a_disk_that_refused_is_asked_by_another_thread_than_logs(
             put_row(writer, 1000)
     assert asked == []
     assert writer.make_room()
-    assert asked == [spool_module.CHUNK_SIZE, spool_module.SMALL_CHUNK_SIZE]
+    assert asked == [buffers.CHUNK_SIZE, buffers.SMALL_CHUNK_SIZE]
     (disk / "filler").unlink()
     assert not writer.make_room()
     put_row(writer, 1000)
@@ -330,15 +331,15 @@ def test_the_next_chunk_is_made_ahead(tmp_path: Path, asked: list[int]) -> None:
     writer = writer_in(tmp_path)
     put_row(writer, 1000)
     writer.make_room()
-    assert asked == [spool_module.CHUNK_SIZE]  # The first one alone.
+    assert asked == [buffers.CHUNK_SIZE]  # The first one alone.
 
-    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    put_row(writer, buffers.CHUNK_SIZE // 2)
     writer.make_room()
     writer.make_room()
     assert len(asked) == 2
-    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    put_row(writer, buffers.CHUNK_SIZE // 2)
     assert len(asked) == 2
-    put_row(writer, spool_module.CHUNK_SIZE)  # Larger than what is made ahead.
+    put_row(writer, buffers.CHUNK_SIZE)  # Larger than what is made ahead.
 
     assert len(asked) > 2
     assert items_in(writer.folder) == ["row"] * 4
@@ -349,7 +350,7 @@ def test_the_next_chunk_is_made_ahead(tmp_path: Path, asked: list[int]) -> None:
 
 def test_a_chunk_made_ahead_is_not_a_forked_childs(tmp_path: Path) -> None:
     writer = writer_in(tmp_path)
-    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    put_row(writer, buffers.CHUNK_SIZE // 2)
     writer.make_room()
     writer.acquire()
     child = os.fork()
@@ -362,7 +363,7 @@ def test_a_chunk_made_ahead_is_not_a_forked_childs(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     writer.release()
 
-    put_row(writer, spool_module.CHUNK_SIZE // 2)
+    put_row(writer, buffers.CHUNK_SIZE // 2)
 
     assert items_in(writer.folder) == ["row"] * 2
     writer.close()

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.effort import tries
 
-from flightlog_storage import budget
+from flightlog_storage import budget, buffers
 from flightlog_storage import process as process_module
-from flightlog_storage import spool_writer as spool_module
+from flightlog_storage.buffers import CHUNK_SIZE
 from flightlog_storage.codec import RunKey, encode_event, packer
 from flightlog_storage.event import ConfigUpdated
 from flightlog_storage.frame import EVENT_SIZE_MAX
 from flightlog_storage.process import this_process
 from flightlog_storage.spool import SpoolOwner, read_owner, remove_spool
 from flightlog_storage.spool_reader import SpoolReader
-from flightlog_storage.spool_writer import CHUNK_SIZE, SpoolWriter
+from flightlog_storage.spool_writer import SpoolWriter
 
 RUN = RunKey("someone", "project", "run", 3)
 pack = packer().pack
@@ -57,7 +57,7 @@ def writer(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SpoolWriter]:
     if request.param == "plain":
-        monkeypatch.setattr(spool_module, "_MAPPABLE", frozenset())
+        monkeypatch.setattr(buffers, "_MAPPABLE", frozenset())
     made = writer_in(tmp_path)
     yield made
     made.close()

@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from tests.system.harness import small_disk
 
-from flightlog_storage import spool_writer as spool_module
+from flightlog_storage import buffers
 from flightlog_storage.codec import RunKey, packer
 from flightlog_storage.process import this_process
 from flightlog_storage.spool import SpoolOwner, chunk_path, chunks
@@ -77,7 +77,7 @@ def test_a_spool_has_as_many_chunks_as_it_may(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if buffer == "plain":
-        monkeypatch.setattr(spool_module, "_MAPPABLE", frozenset())
+        monkeypatch.setattr(buffers, "_MAPPABLE", frozenset())
     writer = open_writer(disk, SpoolCaps(own=16 * MIB))
     writers.append(writer)
 

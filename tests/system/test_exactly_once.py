@@ -34,9 +34,9 @@ from tests.effort import tries
 from tests.simulation.wires import Wire, Wires
 
 from flightlog._rows import RowLog
+from flightlog_storage import buffers
 from flightlog_storage import projector as projector_module
 from flightlog_storage import protocol as protocol_module
-from flightlog_storage import spool_writer as spool_module
 from flightlog_storage.codec import (
     EDITOR_RANK,
     RUN_SHAPE,
@@ -85,7 +85,7 @@ LIMITS = (
     (projector_module, "ALL_POINTS_MAX", 60),
     (projector_module, "MERGE_PARTS", 3),
     (projector_module, "BATCH_SIZE", 900),
-    (spool_module, "CHUNK_SIZE", 1024),
+    (buffers, "CHUNK_SIZE", 1024),
     (protocol_module, "FRAME_SIZE", 250),
     (protocol_module, "FRAME_SIZE_MIN", 100),
 )
