@@ -281,7 +281,7 @@ class _Bell:
     def wait(self, timeout_s: float | None) -> bool:
         """Wait until it was rung since the last wait; False at the time-out."""
         is_rung = bool(self._poll.poll(None if timeout_s is None else timeout_s * 1000))
-        if is_rung:
+        with suppress(BlockingIOError):
             os.read(self._read_fd, 4096)
         return is_rung
 
