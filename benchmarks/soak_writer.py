@@ -29,6 +29,9 @@ def main() -> None:
         returned = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
     resume = "allow" if how == "resume" else None
     run = flightlog.init(project="soak", id=run_id, home=Path(home), resume=resume)
+    if run.life.is_refused:  # The disk is full: it begins when there is room.
+        time.sleep(1)
+        os._exit(1)
     rows = sys.maxsize
     if run_id != "0-0" and not resume:  # The first one is measured.
         rows = int(random.expovariate(1 / LIFE_ROWS_MEAN))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -21,6 +22,7 @@ BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 10.0
 STABLE_AFTER_S = 30.0  # A process that lived so long starts over with the back-off.
 STOP_TIMEOUT_S = 30.0
+OOM_SCORE = 1000  # Where memory runs out, these end: no recorder, and no training.
 START_GRACE_S = 5.0  # Beyond the pause, for a machine that is busy.
 
 
@@ -113,6 +115,9 @@ class Supervisor:
         )
         os.close(read_fd)
         self._told = None
+        with suppress(OSError):
+            score = Path(f"/proc/{self._process.pid}/oom_score_adj")
+            score.write_text(f"{OOM_SCORE}")
 
     def _close_pipe(self) -> None:
         if self._wake_fd >= 0:

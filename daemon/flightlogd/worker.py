@@ -54,8 +54,6 @@ def run(config: DaemonConfig, wake_fd: int) -> None:
     if not take_turn(home.root / "worker.lock", wake_fd):
         return
     os.nice(NICENESS)
-    with suppress(OSError):  # Where memory runs out, this is what ends, no training.
-        Path("/proc/self/oom_score_adj").write_text("1000")
     os.set_blocking(wake_fd, False)
     room = DiskRoom(home, config.low_water)
     # Files of the inbox take no room: what they are made of is deleted then.

@@ -224,12 +224,13 @@ async def test_while_nothing_is_owed_looks_become_rarer(
 
 
 @pytest.mark.fault(39)
-def test_where_memory_runs_out_the_worker_ends_first(
+def test_where_memory_runs_out_the_recorder_ends_last(
     home: Home, daemon: "subprocess.Popen[bytes]"
 ) -> None:
-    path = Path(f"/proc/{worker_pid(home)}/oom_score_adj")
+    pids = (worker_pid(home), status(home)["materializer_pid"], daemon.pid)
+    scores = [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in pids]
 
-    wait_until(lambda: path.read_text() == "1000\n")
+    assert scores == ["1000\n", "1000\n", "0\n"]
 
 
 def test_a_daemon_of_before_there_was_a_worker_can_be_asked(
