@@ -29,6 +29,7 @@ CONTRACT = {
         "blobs",
         "budget",
         "codec",
+        "copies",
         "disk",
         "errors",
         "event",

@@ -9,13 +9,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flightlog_storage.blobs import (
-    BlobStore,
-    Digests,
-    Staged,
-    hash_file,
-    stage_bytes,
-)
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import Digests, Staged, hash_file, stage_bytes
 from flightlog_storage.event import FileSaved, Pixels
 from flightlog_storage.home import Home
 from flightlog_storage.inbox import check_inbox, inbox_path

@@ -28,8 +28,9 @@ from flightlog._say import say
 from flightlog._spec import RunSpec
 from flightlog._storing import Job, Pending, Storing, keep_file
 from flightlog._values import plain_text
-from flightlog_storage.blobs import BlobStore, stage_bytes, stage_file
+from flightlog_storage.blobs import BlobStore
 from flightlog_storage.codec import encode_event
+from flightlog_storage.copies import stage_bytes, stage_file
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.event import (
     ArtifactLogged,

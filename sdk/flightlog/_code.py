@@ -12,7 +12,8 @@ from flightlog._assets import Assets
 from flightlog._settings import find_workspace, open_home
 from flightlog._snapshot import make_request, tell_of_skipped
 from flightlog._storing import keep_file
-from flightlog_storage.blobs import BlobStore, Staged, hash_file
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import Staged, hash_file
 from flightlog_storage.event import FileSaved
 from flightlog_storage.names import CODE_FILE
 from flightlog_storage.snapshot import write_snapshot

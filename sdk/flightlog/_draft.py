@@ -20,7 +20,7 @@ from flightlog._run import Run
 from flightlog._say import say
 from flightlog._session import session
 from flightlog._settings import open_home
-from flightlog_storage.blobs import Digests, Staged, hash_file, stage_file
+from flightlog_storage.copies import Digests, Staged, hash_file, stage_file
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.event import ManifestEntry
 from flightlog_storage.manifest import manifest_digest

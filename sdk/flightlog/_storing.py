@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from flightlog.errors import CommError
-from flightlog_storage.blobs import BlobStore, Staged
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import Staged
 from flightlog_storage.event import FileSaved
 from flightlog_storage.home import Home
 

@@ -9,14 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from flightlog_storage.blobs import (
-    Blob,
-    BlobGone,
-    BlobStore,
-    Digests,
-    stage_bytes,
-    stage_file,
-)
+from flightlog_storage.blobs import Blob, BlobGone, BlobStore
+from flightlog_storage.copies import Digests, stage_bytes, stage_file
 from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import ManifestEntry

@@ -19,7 +19,8 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flightlog_storage.blobs import BlobStore, is_sha256, stage_file
+from flightlog_storage.blobs import BlobStore, is_sha256
+from flightlog_storage.copies import stage_file
 from flightlog_storage.errors import CorruptData, HomeUnusable, SourceUnusable
 from flightlog_storage.event import FileFailed, FileSaved
 from flightlog_storage.files import RealFiles, read_around

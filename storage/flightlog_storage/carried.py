@@ -14,7 +14,7 @@ from typing import NamedTuple
 from msgspec import structs
 
 from flightlog_storage.artifact_state import RunName
-from flightlog_storage.blobs import Source
+from flightlog_storage.copies import Source
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import WriterId
 from flightlog_storage.folding import named_run

@@ -10,7 +10,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-from flightlog_storage.blobs import Staged, read_small, stage_file
+from flightlog_storage.copies import Staged, read_small, stage_file
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.real_paths import read_real_link
 from flightlog_storage.workspace import Entry, Request, Workspace

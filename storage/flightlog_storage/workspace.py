@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from flightlog_storage.blobs import read_small
+from flightlog_storage.copies import read_small
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.home import HOME_FOLDERS
 from flightlog_storage.ignore import Rules

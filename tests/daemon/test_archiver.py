@@ -20,13 +20,8 @@ from tests.system.harness import environment, run_state, wait_until, worker_pid
 
 from flightlog_storage import archive as module
 from flightlog_storage.assets import Asset
-from flightlog_storage.blobs import (
-    BlobStore,
-    Staged,
-    check_blob,
-    hash_file,
-    stage_file,
-)
+from flightlog_storage.blobs import BlobStore, check_blob
+from flightlog_storage.copies import Staged, hash_file, stage_file
 from flightlog_storage.disk import DiskRoom
 from flightlog_storage.errors import SourceUnusable
 from flightlog_storage.home import Home

@@ -20,9 +20,10 @@ from tests.system.harness import (
     wait_until,
 )
 
-from flightlog_storage.blobs import BlobStore, stage_bytes
+from flightlog_storage.blobs import BlobStore
 from flightlog_storage.codec import EDITOR_RANK
 from flightlog_storage.compression import replacing
+from flightlog_storage.copies import stage_bytes
 from flightlog_storage.event import RunDeleted
 from flightlog_storage.files import RealFiles
 from flightlog_storage.garbage import GRACE_S

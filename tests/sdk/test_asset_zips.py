@@ -13,7 +13,8 @@ from flightlog.apis.public import Api
 from flightlog.apis.public.assets import Asset
 from flightlog.apis.public.client import Client
 from flightlog_storage.assets import Asset as Known
-from flightlog_storage.blobs import BlobStore, digests_of, stage_bytes
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import digests_of, stage_bytes
 from flightlog_storage.event import ManifestEntry
 from flightlog_storage.home import Home
 from flightlog_storage.manifest import encode_manifest

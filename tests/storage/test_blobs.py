@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from flightlog_storage.blob_lock import alone
-from flightlog_storage.blobs import (
+from flightlog_storage.blobs import BlobStore, check_blob
+from flightlog_storage.copies import (
     CHUNK_SIZE,
-    BlobStore,
-    check_blob,
     digests_of,
     hash_file,
     read_small,

@@ -12,8 +12,9 @@ import msgspec
 import pytest
 from tests.storage.recording import Recorded
 
-from flightlog_storage.blobs import BlobStore, digests_of, stage_bytes
+from flightlog_storage.blobs import BlobStore
 from flightlog_storage.carried import Picker
+from flightlog_storage.copies import digests_of, stage_bytes
 from flightlog_storage.errors import CorruptData, ExportUnusable
 from flightlog_storage.event import RunFinished
 from flightlog_storage.export_format import (

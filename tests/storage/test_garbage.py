@@ -11,8 +11,9 @@ from tests.storage.recording import Recorded, settled, writer_id
 
 from flightlog_storage import garbage as module
 from flightlog_storage.blob_lock import alone
-from flightlog_storage.blobs import BlobStore, Digests, check_blob, stage_bytes
+from flightlog_storage.blobs import BlobStore, check_blob
 from flightlog_storage.codec import EDITOR_RANK, RunKey, encode_event
+from flightlog_storage.copies import Digests, stage_bytes
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.event import (
     ArtifactDeleted,

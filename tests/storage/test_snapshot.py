@@ -16,7 +16,7 @@ import pytest
 from tests.system.harness import wait_until
 
 from flightlog_storage import snapshot as module
-from flightlog_storage.blobs import Staged
+from flightlog_storage.copies import Staged
 from flightlog_storage.snapshot import READ_SIZE_MAX, write_snapshot
 from flightlog_storage.workspace import Limits, Request, Workspace, survey
 

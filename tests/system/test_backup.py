@@ -30,7 +30,8 @@ from tests.system.harness import (
 )
 
 from flightlog_storage import backup
-from flightlog_storage.blobs import BlobStore, stage_file
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import stage_file
 from flightlog_storage.event import FileRequested, FileSaved
 from flightlog_storage.home import Home, HomeLock
 from flightlog_storage.inbox import inbox_path, make_token, put_in_inbox

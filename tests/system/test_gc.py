@@ -38,7 +38,8 @@ COMMAND = [sys.executable, "-c", "from flightlog.cli import main; main()"]
 STORER = """
 import os, random, select, sys
 from pathlib import Path
-from flightlog_storage.blobs import BlobStore, stage_bytes
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import stage_bytes
 from flightlog_storage.codec import RunKey, encode_event
 from flightlog_storage.event import FileSaved, RunStarted
 from flightlog_storage.home import Home

@@ -11,7 +11,8 @@ from tests.storage.recording import Recorded, flip, rows_of
 from tests.system.harness import daemon, status, wait_until
 
 from flightlog_storage import projector
-from flightlog_storage.blobs import BlobStore, stage_bytes
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import stage_bytes
 from flightlog_storage.database import Database, SavedPart
 from flightlog_storage.event import FileSaved
 from flightlog_storage.home import Home

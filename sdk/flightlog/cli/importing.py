@@ -18,9 +18,10 @@ from flightlog.cli.output import emit, emit_json, talk
 from flightlog.cli.progress import progress
 from flightlog.errors import CommError
 from flightlog_storage.artifact_state import RunName
-from flightlog_storage.blobs import BlobStore, check_blob, stage_stream
+from flightlog_storage.blobs import BlobStore, check_blob
 from flightlog_storage.carried import CarriedFrame
 from flightlog_storage.carried_state import CarriedFold, links_of
+from flightlog_storage.copies import stage_stream
 from flightlog_storage.database import Database
 from flightlog_storage.errors import ExportUnusable
 from flightlog_storage.event import WriterId

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from flightlog.errors import CommError, CorruptError
-from flightlog_storage.blobs import BlobStore, copy_file, hash_file
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import copy_file, hash_file
 from flightlog_storage.errors import CorruptData, SourceUnusable
 from flightlog_storage.event import ManifestEntry
 from flightlog_storage.paths import checked_path

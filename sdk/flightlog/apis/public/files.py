@@ -18,7 +18,8 @@ from flightlog.apis.public.downloads import write_entry
 from flightlog.apis.public.paginator import Paginator
 from flightlog.apis.public.reading import checked, iso
 from flightlog.errors import BadArgumentError, CommError, NotFoundError
-from flightlog_storage.blobs import BlobStore, stage_file
+from flightlog_storage.blobs import BlobStore
+from flightlog_storage.copies import stage_file
 from flightlog_storage.errors import StorageError
 from flightlog_storage.event import FileDeleted, ManifestEntry
 from flightlog_storage.paths import checked_path
