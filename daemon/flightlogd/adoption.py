@@ -240,7 +240,8 @@ class Adopter:
     def end_vanished(self) -> None:
         """Tell the end of writers that are gone, and whose spools are.
 
-        A loss of power may take all of a spool: not even its name was synced.
+        A loss of power may take all of a spool: not even its name was synced. Where the
+        log has more of a writer than is folded, that may be its end: it is left.
         """
         try:
             with Database.open_reader(self._home.state) as database:
@@ -254,10 +255,9 @@ class Adopter:
                 and is_gone(each.pid, each.started_at)
                 and not (self._home.spool / name).exists()
             ):
-                logger.error("writer %s is gone, and its spool with it", name)
-                self._tell(
-                    _LastWord(each.writer, each.run, damage="it is gone"), Ending()
-                )
+                folded = each.next_sequence - 1
+                word = _LastWord(each.writer, each.run, folded, "it is gone")
+                self._tell(word, Ending())
 
     def _tell(self, word: _LastWord, ending: Ending) -> bool:
         with connect(self._context, self._home) as socket:
@@ -267,6 +267,10 @@ class Adopter:
                     case Welcome(last=last) if word.sequence in (0, last):
                         # Again until it is acknowledged: the same, at the same place.
                         word.sequence = last
+                        if word.damage is not None:
+                            logger.error(
+                                "the spool of %s: %s", word.writer.hex(), word.damage
+                            )
                         frame = _lost(
                             *(word.writer, word.run, last + 1, ending, 0, word.damage)
                         )

@@ -125,6 +125,7 @@ class ActiveWriter:
     run: RunKey
     pid: int
     started_at: float
+    next_sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,8 +347,8 @@ class Database:
     def active_writers(self, host: str) -> list[ActiveWriter]:
         """Return the writers of a host that may be expected to say more."""
         return [
-            ActiveWriter(WriterId(writer), RunKey(*run), pid, started_at)
-            for writer, *run, pid, started_at in self._query("active_writers", host)
+            ActiveWriter(WriterId(row[0]), RunKey(*row[1:5]), *row[5:])
+            for row in self._query("active_writers", host)
         ]
 
     def save_editor(self, editor: Editor) -> None:

@@ -159,10 +159,9 @@ def _empty_frames(file: SegmentFile, holding: Holding, data: bytearray) -> int |
         if not isinstance(item, Found):
             return None
         frame, start = item.frame, item.position + HEADER_SIZE
-        offsets = range(frame.offset, frame.offset + frame.count)
-        if frame.writer not in holding.writers or any(
-            offset in offsets for offset in holding.refused
-        ):
+        if frame.writer not in holding.writers:
+            continue
+        if not holding.refused.isdisjoint(range(frame.offset, frame.offset_end)):
             continue
         payload = bytes(data[start : start + frame.payload_size])
         if zlib.crc32(payload) != frame.payload_crc:

@@ -78,7 +78,7 @@ FROM writers WHERE run IN (SELECT value FROM json_each(?)) ORDER BY ordinal
 
 -- name: active_writers
 -- Of this host, and not brought here by an import, which goes on with its writers.
-SELECT writer, entity, project, id, rank, pid, started_at
+SELECT writer, entity, project, id, rank, pid, started_at, coalesce(next_sequence, 1)
 FROM writers JOIN runs ON runs.number = writers.run
 WHERE status = 'active' AND writers.host = ? AND NOT carried
 

@@ -26,6 +26,7 @@ from tests.system.harness import (
 
 from flightlog_storage.home import Home
 from flightlog_storage.runstate import State
+from flightlogd.adoption import Adopter
 
 pytestmark = pytest.mark.once
 
@@ -102,6 +103,26 @@ def test_a_materializer_that_stands_still_keeps_nobody_waiting(home: Home) -> No
         wait_until(lambda: is_folded(home))
         assert len(read_rows(home)) == ROWS
         assert status(home)["materializer_restarts"] == 0
+
+
+@pytest.mark.fault(24)
+def test_a_writer_whose_end_is_not_folded_yet_has_not_vanished(home: Home) -> None:
+    with daemon(home):
+        materializer, _ = helpers(home)
+        trainer = Trainer(home, ROWS, how="wait")
+        trainer.wait_for(ROWS)
+        wait_until(lambda: run_state(home) and is_folded(home))
+        with stopped(materializer):
+            trainer.go_on()
+            assert_whole(home, trainer, ROWS)
+            assert not is_folded(home)
+            with closing(Adopter(home)) as adopter:
+                adopter.end_vanished()
+
+        wait_until(lambda: is_folded(home))
+        state = run_state(home)
+        assert state is not None
+        assert (state.state, state.lost_count) == (State.FINISHED, 0)
 
 
 @pytest.mark.fault(24)
