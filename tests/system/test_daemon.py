@@ -752,7 +752,7 @@ def test_two_hundred_connections_do_not_exhaust_sixty_four_descriptors(
                 raw.connect(str(home.socket))
             except (BlockingIOError, ConnectionRefusedError, FileNotFoundError):
                 continue  # The queue is full, or the path is changing hands.
-            select.select([], [], [], 0.005)
+            select.select([], [], [], 0.01)
         wait_until(lambda: "no new connections" in home.daemon_log.read_text())
 
         assert isinstance(client.log(0), Ack)

@@ -148,6 +148,8 @@ class Courier:
                     self._window = window
                     return last
                 case Refused(reason=reason):
+                    if self._key != self._home.key:  # That of a daemon before this one.
+                        raise zmq.Again
                     raise CommError(f"the daemon refused it: {reason}")
 
     def _connected(self) -> "zmq.Socket[bytes] | None":
