@@ -44,8 +44,8 @@ def home(tmp_path: Path) -> Home:
     return home
 
 
-@contextmanager
-def activated(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
+@pytest.fixture
+def activator(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
     """Listen on the home's socket as systemd does; the daemon starts when needed."""
     assert ACTIVATE is not None
     names = [f"--setenv={name}" for name in environment(home)]
@@ -59,20 +59,38 @@ def activated(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
         start_new_session=True,
     )
     assert process.stderr is not None
+    assert b"Listening on" in process.stderr.readline()
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+
+
+@contextmanager
+def serving(
+    home: Home, listening: socket.socket
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run the daemon on a socket that was there before, and will be after it."""
+    fd = listening.fileno()
+    hand_over = f'LISTEN_PID=$$ exec "$@" 3<&{fd}'
+    process = subprocess.Popen(
+        [
+            *("bash", "-c", hand_over, "bash", sys.executable),
+            *("-m", "flightlogd", "run", "--home", str(home.root)),
+        ],
+        env=environment(home) | {"LISTEN_FDS": "1"},
+        stderr=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        start_new_session=True,
+    )
     try:
-        assert b"Listening on" in process.stderr.readline()
+        wait_until(partial(is_served_by, home, process.pid))
         yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        process.stderr.close()
-
-
-@pytest.fixture
-def activator(home: Home) -> "Iterator[subprocess.Popen[bytes]]":
-    with activated(home) as process:
-        yield process
 
 
 @needs_systemd
@@ -123,21 +141,22 @@ def test_a_socket_handed_over_and_deleted_is_bound_anew(
         assert os.stat(home.socket).st_mode & 0o777 == 0o600
 
 
-@needs_systemd
 def test_restarts_of_the_service_lose_nothing(home: Home) -> None:
-    trainer = Trainer(home, ROWS, pause_s=1e-3)
     ends = [signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]
-    for number, end in enumerate(ends, 1):
-        with activated(home) as service:
-            trainer.wait_for(number * ROWS // 5)
-            wait_until(partial(is_served_by, home, service.pid))
-            assert trainer.process.poll() is None, "there is something to lose"
-            service.send_signal(end)
-            assert service.wait(20) == (0 if end == signal.SIGTERM else -end)
-        home.socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(home.socket))
+        home.socket.chmod(0o600)
+        listening.listen()
+        trainer = Trainer(home, ROWS, pause_s=1e-3)
+        for number, end in enumerate(ends, 1):
+            with serving(home, listening) as service:
+                trainer.wait_for(number * ROWS // 5)
+                assert trainer.process.poll() is None, "there is something to lose"
+                service.send_signal(end)
+                assert service.wait(20) == (0 if end == signal.SIGTERM else -end)
 
-    with activated(home):
-        assert_whole(home, trainer, ROWS)
+        with serving(home, listening):
+            assert_whole(home, trainer, ROWS)
 
 
 def test_systemd_is_told_when_it_is_ready_and_when_it_stops(
