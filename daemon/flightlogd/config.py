@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flightlog_storage.disk import parse_size
+from flightlog_storage.durations import RETAIN_MIN_S, parse_time
 from flightlog_storage.home import Home, choose_home
-from flightlog_storage.retention import RETAIN_MIN_S, parse_time
 
 __all__ = ("VERSION", "DaemonConfig", "MetricsAddress", "read_config")
 

@@ -1,6 +1,5 @@
 """Retention: which runs ended so long ago that they may go, where that is asked for."""
 
-import re
 from typing import NamedTuple
 
 from flightlog_storage.artifact_state import RunName
@@ -10,13 +9,9 @@ from flightlog_storage.event import Event, Rows, RunDeleted, Unknown
 from flightlog_storage.home import Home
 from flightlog_storage.runstate import RunState
 
-__all__ = ("KEEP_TAG", "RETAIN_MIN_S", "OldRun", "is_kept", "old_runs", "parse_time")
+__all__ = ("KEEP_TAG", "OldRun", "is_kept", "old_runs")
 
 KEEP_TAG = "keep"  # A run that has it stays.
-RETAIN_MIN_S = 86_400.0  # What is less may be a slip.
-_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|min|h|d)")
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-_TIME_MAX_S = 1e9
 
 
 class OldRun(NamedTuple):
@@ -24,13 +19,6 @@ class OldRun(NamedTuple):
 
     name: RunName
     heard_at: float
-
-
-def parse_time(text: str) -> float | None:
-    """Return the seconds of a time that is given with its unit, such as 90d."""
-    found = _TIME.fullmatch(text.strip())
-    seconds = float(found[1]) * _SECONDS[found[2]] if found else None
-    return None if seconds is None or seconds > _TIME_MAX_S else seconds
 
 
 def old_runs(home: Home, retain_s: float, now: float) -> list[OldRun]:

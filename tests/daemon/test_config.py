@@ -1,5 +1,7 @@
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,12 @@ def test_a_watchdog_counts_that_is_meant_for_this_process(
             monkeypatch.setenv(name, str(os.getpid()) if value == "own" else value)
 
     assert read_config(str(tmp_path)).watchdog_s == seconds
+
+
+def test_the_recorder_loads_nothing_large() -> None:
+    large = ("numpy", "pyarrow")
+    code = (
+        f"import sys, flightlogd.main; sys.exit(any(m in sys.modules for m in {large}))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

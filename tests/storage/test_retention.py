@@ -6,9 +6,10 @@ import pytest
 from tests.storage.recording import Recorded, rows_of, writer_id
 
 from flightlog_storage.codec import EDITOR_RANK
+from flightlog_storage.durations import parse_time
 from flightlog_storage.event import Event, RunDeleted, RunStarted, TagsChanged
 from flightlog_storage.reader import HomeReader
-from flightlog_storage.retention import old_runs, parse_time
+from flightlog_storage.retention import old_runs
 
 DAY_S = 86_400.0
 LATER_S = 3.0 + DAY_S  # A day after a run of `recorded` has ended.

@@ -15,17 +15,12 @@ from flightlog.cli.output import (
     talk,
 )
 from flightlog.errors import BadArgumentError
+from flightlog_storage.durations import RETAIN_MIN_S, parse_time
 from flightlog_storage.emptying import Emptied, empty, holding_deleted
 from flightlog_storage.event import RunDeleted
 from flightlog_storage.garbage import Collected, Garbage, Item, collect, find_garbage
 from flightlog_storage.home import Home
-from flightlog_storage.retention import (
-    KEEP_TAG,
-    RETAIN_MIN_S,
-    OldRun,
-    old_runs,
-    parse_time,
-)
+from flightlog_storage.retention import KEEP_TAG, OldRun, old_runs
 from flightlog_storage.terminal import plain
 
 __all__ = ("collect_garbage", "seconds_of")
