@@ -105,7 +105,7 @@ def test_a_materializer_that_stands_still_keeps_nobody_waiting(home: Home) -> No
         assert status(home)["materializer_restarts"] == 0
 
 
-@pytest.mark.fault(24)
+@pytest.mark.fault(33)
 def test_a_writer_whose_end_is_not_folded_yet_has_not_vanished(home: Home) -> None:
     with daemon(home):
         materializer, _ = helpers(home)
