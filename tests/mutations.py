@@ -30,12 +30,14 @@ FULL, OFF = "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"
 STORAGE, DAEMON, SDK, SYSTEM = (
     f"tests/{each}/test_" for each in ("storage", "daemon", "sdk", "system")
 )
-POWER = "tests/simulation/test_power_loss.py"
+POWER, HOME_POWER = (
+    f"tests/simulation/test_{each}.py" for each in ("power_loss", "home_power_loss")
+)
 WRITES = f"{SYSTEM}recorded_writes.py"
 # By module: the tests that should notice, the quick ones first.
 TESTS = {
     "backup": (f"{SYSTEM}backup.py",),
-    "blobs": (f"{STORAGE}blobs.py", WRITES),
+    "blobs": (f"{STORAGE}blobs.py", HOME_POWER, WRITES),
     "carried": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
     "catalog": (f"{STORAGE}catalog.py",),
     "compressed": (f"{STORAGE}compression.py",),
@@ -44,7 +46,7 @@ TESTS = {
     "eventlog": (POWER, f"{STORAGE}eventlog.py", WRITES),
     "emptying": (f"{STORAGE}emptying.py",),
     "export_reader": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
-    "files": (f"{STORAGE}home.py", f"{STORAGE}projector.py", WRITES),
+    "files": (f"{STORAGE}home.py", f"{STORAGE}projector.py", HOME_POWER, WRITES),
     "folder_copies": (f"{STORAGE}folder_copies.py", f"{SYSTEM}backup.py"),
     "folding": (f"{STORAGE}folding.py", f"{STORAGE}projector.py"),
     "frame": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
@@ -52,8 +54,8 @@ TESTS = {
     "known_frames": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
     "logreader": (f"{STORAGE}eventlog.py",),
     "part_reader": (f"{STORAGE}parts.py", f"{SDK}cli.py"),
-    "parts": (f"{STORAGE}parts.py", f"{STORAGE}projector.py", WRITES),
-    "projector": (f"{STORAGE}projector.py", WRITES),
+    "parts": (f"{STORAGE}parts.py", HOME_POWER, f"{STORAGE}projector.py", WRITES),
+    "projector": (f"{STORAGE}projector.py", HOME_POWER, WRITES),
     "protocol": (f"{STORAGE}protocol.py",),
     "scan": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
     "scrub": (f"{SYSTEM}scrubbing.py",),

@@ -132,6 +132,18 @@ class Disk:
         if act is not None:
             act(moment.call, moment.is_end)
 
+    def seen(self, path: str) -> bytes:
+        """Return what programs see of a file."""
+        return bytes(self._names[path].seen())
+
+    def spoil(self, path: str) -> None:
+        """Let a sync of a file fail: as on Linux, what it should bring counts as done.
+
+        No later one brings it.
+        """
+        for change in self._names[path].changes:
+            change.is_done = False
+
     def put_into(self, folder: Path, variant: Variant) -> None:
         """Write into a folder what there is after a loss of power."""
         chance = random.Random(variant.seed)
@@ -313,7 +325,7 @@ def _torn(node: _Node, chance: random.Random) -> bytearray:
 
 
 def _mixed(node: _Node, chance: random.Random) -> bytearray:
-    """Return the bytes when some sectors arrive and others do not, which are zero."""
+    """Return the bytes when some sectors arrive, some do not and some are garbage."""
     seen = node.seen()
     sizes = sorted((len(node.durable), len(seen)))
     content = bytearray(node.durable)
@@ -323,6 +335,9 @@ def _mixed(node: _Node, chance: random.Random) -> bytearray:
         first = change.position - change.position % SECTOR_SIZE
         for start in range(first, end, SECTOR_SIZE):
             part = slice(max(start, change.position), min(start + SECTOR_SIZE, end))
-            if chance.random() < 0.5:
+            luck = chance.random()
+            if luck < 0.5:
                 content[part] = seen[part]
+            elif luck < 0.6 and part.start >= len(node.durable):  # What was there once.
+                content[part] = chance.randbytes(part.stop - part.start)
     return content

@@ -35,13 +35,13 @@ class Call:
     """
 
     name: str
-    target: str
-    source: str
-    strings: tuple[bytes, ...]
-    numbers: tuple[int, ...]
-    flags: str
-    result: int
-    opened: str
+    target: str = ""
+    source: str = ""
+    strings: tuple[bytes, ...] = ()
+    numbers: tuple[int, ...] = ()
+    flags: str = ""
+    result: int = 0
+    opened: str = ""
 
 
 @dataclass(frozen=True)

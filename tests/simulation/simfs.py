@@ -8,9 +8,41 @@ from pathlib import Path
 
 from tests.counts import count
 
-__all__ = ("SECTOR_SIZE", "SimFS")
+__all__ = (
+    "SECTOR_SIZE",
+    "Fail",
+    "PowerLost",
+    "SimFS",
+    "error_of",
+    "fail_at",
+    "lose_power",
+)
 
 SECTOR_SIZE = 512
+
+
+class PowerLost(BaseException):
+    """The power went in the middle of a call."""
+
+
+# Is asked before each call, by its name and number: the errno to fail with, or 0.
+Fail = Callable[[str, int], int]
+
+
+def lose_power(at: int) -> Fail:
+    """Have the power go at the call of this number."""
+
+    def fail(name: str, number: int) -> int:
+        if number >= at:
+            raise PowerLost
+        return 0
+
+    return fail
+
+
+def fail_at(at: int, error: int, calls: int = 1) -> Fail:
+    """Have some calls fail, from that of this number on."""
+    return lambda name, number: error if at <= number < at + calls else 0
 
 
 class _File:
@@ -52,21 +84,23 @@ class _File:
             part = part[: chance.choice([0, len(part), chance.randint(0, len(part))])]
             part = part[: max(0, size - start)]
             data[start : start + len(part)] = part
+            new = slice(max(start, len(self.durable)), start + len(part))
+            if new.start < new.stop and chance.random() < 0.1:
+                data[new] = chance.randbytes(new.stop - new.start)  # Was there once.
         return bytes(data)
 
 
 class SimFS:
     """A disk that keeps, of each file and folder, what is durable and what is not.
 
-    `fail` is asked before each call that changes something, with the call's name and
-    number; it returns the errno to fail with, or 0. With `lies`, fdatasync does
+    `fail` is asked before each call that changes something. With `lies`, fdatasync does
     nothing. With `short_writes`, a write takes a part of what it is given.
     """
 
     def __init__(self, *, lies: bool = False, short_writes: bool = False) -> None:
         self.lies = lies
         self.short_writes = short_writes
-        self.fail: Callable[[str, int], int] = lambda call, number: 0
+        self.fail: Fail = lambda call, number: 0
         self.calls = 0
         self._names: dict[Path, _File] = {}
         self._durable_names: dict[Path, _File] = {}
@@ -99,13 +133,13 @@ class SimFS:
 
     def open(self, path: Path, *, write: bool = False) -> int:
         if path not in self._names:
-            raise _error(errno.ENOENT)
+            raise error_of(errno.ENOENT)
         return self._opened(self._names[path])
 
     def create(self, path: Path) -> int:
         self._may_fail("create")
         if path in self._names:
-            raise _error(errno.EEXIST)
+            raise error_of(errno.EEXIST)
         file = _File()
         self._change([(path, file)])
         return self._opened(file)
@@ -148,7 +182,7 @@ class SimFS:
 
     def unlink(self, path: Path) -> None:
         if path not in self._names:
-            raise _error(errno.ENOENT)
+            raise error_of(errno.ENOENT)
         self._may_fail("unlink")
         self._change([(path, None)])
 
@@ -191,7 +225,7 @@ class SimFS:
         self.calls += 1
         if number := self.fail(call, self.calls):
             count("calls that failed")
-            raise _error(number)
+            raise error_of(number)
 
 
 def _apply(names: dict[Path, _File], change: list[tuple[Path, _File | None]]) -> None:
@@ -202,5 +236,5 @@ def _apply(names: dict[Path, _File], change: list[tuple[Path, _File | None]]) ->
             names[path] = file
 
 
-def _error(number: int) -> OSError:
+def error_of(number: int) -> OSError:
     return OSError(number, os.strerror(number))

@@ -13,7 +13,7 @@ from tests.simulation.sample import (
     read,
     start,
 )
-from tests.simulation.simfs import SimFS
+from tests.simulation.simfs import PowerLost, SimFS, fail_at, lose_power
 
 from flightlog_storage.errors import CorruptData
 from flightlog_storage.eventlog import AppendFailed, EventLog
@@ -40,25 +40,12 @@ def work(log: EventLog, chance: random.Random, acked: list[Stored]) -> None:
         acked += [(f, payload) for f, (_, payload) in zip(placed, batch, strict=True)]
 
 
-class PowerLost(Exception):
-    """The power went in the middle of a call."""
-
-
-def lose_power_at(disk: SimFS, call: int) -> None:
-    def fail(name: str, number: int) -> int:
-        if number == call:
-            raise PowerLost
-        return 0
-
-    disk.fail = fail
-
-
 def live(disk: SimFS, seed: int) -> list[Stored]:
     """Start, work and lose power several times; return what was acknowledged."""
     chance = random.Random(seed)
     acked: list[Stored] = []
     for life in range(4):
-        lose_power_at(disk, disk.calls + chance.randint(1, 40))
+        disk.fail = lose_power(disk.calls + chance.randint(1, 40))
         try:
             log = start(disk, segment_size_max=SEGMENT_SIZE, seed=seed * 10 + life)
             acked = adopt(disk, acked)
@@ -122,12 +109,7 @@ def test_error_at_any_call_loses_nothing(number: int, lasting: int) -> None:
     for first in range(1, 60):
         disk = SimFS()
         log = start(disk, segment_size_max=SEGMENT_SIZE)
-        begun = disk.calls
-
-        def fail(name: str, call: int, since: int = begun + first) -> int:
-            return number if since <= call < since + lasting else 0
-
-        disk.fail = fail
+        disk.fail = fail_at(disk.calls + first, number, lasting)
         acked = append_stubbornly(log, random.Random(first))
         disk.fail = lambda name, call: 0
         disk.crash(first)
@@ -154,10 +136,6 @@ def append_stubbornly(log: EventLog, chance: random.Random) -> list[Stored]:
     return acked
 
 
-def fail_at(disk: SimFS, number: int) -> None:
-    disk.fail = lambda name, call: errno.EIO if call == number else 0
-
-
 @pytest.mark.fault(11)
 def test_error_at_any_call_of_recovery_changes_nothing() -> None:
     for first in range(1, 20):
@@ -167,7 +145,7 @@ def test_error_at_any_call_of_recovery_changes_nothing() -> None:
         work(log, random.Random(first), acked)
         name = disk.listdir(FOLDER)[-1]
         disk.put(FOLDER / name, disk.get(FOLDER / name) + b"torn")
-        fail_at(disk, disk.calls + first)
+        disk.fail = fail_at(disk.calls + first, errno.EIO)
         try:
             start(disk, segment_size_max=SEGMENT_SIZE)
         except OSError:
@@ -203,7 +181,7 @@ def test_the_footer_of_a_killed_process_is_made_durable(seed: int) -> None:
     disk = SimFS()
     log = start(disk, segment_size_max=2000)
     log.append([next_frame(log, WRITERS[0], bytes(1600))])
-    lose_power_at(disk, disk.calls + 2)  # At the sync of the footer.
+    disk.fail = lose_power(disk.calls + 2)  # At the sync of the footer.
     with pytest.raises(PowerLost):
         log.append([next_frame(log, WRITERS[0], bytes(1600))])
     disk.fail = lambda name, call: 0

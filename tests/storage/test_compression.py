@@ -21,7 +21,7 @@ from tests.simulation.sample import (
     read,
     start,
 )
-from tests.simulation.simfs import SimFS
+from tests.simulation.simfs import PowerLost, SimFS, fail_at, lose_power
 from tests.storage.test_bad_sectors import BadDisk
 
 from flightlog_storage import compression
@@ -309,10 +309,6 @@ def test_newer_format_is_refused_and_left_alone() -> None:
 # Cut short, and refused.
 
 
-class PowerLost(Exception):
-    """The power went in the middle of a call."""
-
-
 @pytest.mark.fault(5, 19)
 @pytest.mark.parametrize("ending", ["kill", "power"])
 def test_end_at_any_call_leaves_one_that_is_whole(ending: str) -> None:
@@ -343,15 +339,6 @@ def test_end_at_any_call_leaves_one_that_is_whole(ending: str) -> None:
     assert calls > 10
 
 
-def lose_power(at: int) -> Callable[[str, int], int]:
-    def fail(name: str, number: int) -> int:
-        if number >= at:
-            raise PowerLost
-        return 0
-
-    return fail
-
-
 @pytest.mark.fault(11, 15)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_error_at_any_call_loses_nothing(number: int) -> None:
@@ -375,10 +362,6 @@ def test_error_at_any_call_loses_nothing(number: int) -> None:
         if not is_refused:
             break
     assert call > 10
-
-
-def fail_at(at: int, error: int) -> Callable[[str, int], int]:
-    return lambda name, call: error if call == at else 0
 
 
 def test_what_cannot_be_read_now_does_not_become_zeros_for_good() -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.simulation.simfs import SimFS
+from tests.simulation.simfs import PowerLost, SimFS, fail_at, lose_power
 from tests.storage.recording import Recorded, flip, fold, rows_of, writer_id
-from tests.storage.test_compression import PowerLost, fail_at, lose_power
 
 from flightlog_storage import compression, folding, projector
 from flightlog_storage.backup import back_up
