@@ -192,9 +192,12 @@ class EventLog:
     def _seal(self, current: OpenSegment) -> None:
         """Write the footer, if it can be written: it only saves time at the start."""
         assert self._fd is not None
-        with suppress(OSError):
+        try:
             self._write_footer(self._fd, current)
-        self._leave(current)
+        except OSError:
+            self._abandon()
+        else:
+            self._leave(current)
 
     def _abandon(self) -> None:
         """Leave a segment that a write or sync failed on; never sync it again."""

@@ -212,7 +212,7 @@ def _before(limit: int, scan: Scan) -> Iterator[Found | Damage]:
     """Yield what is at the end of a segment, before the offset of the next one."""
     is_open = True
     for item in scan.tail:
-        if isinstance(item, Damage) and item.count is None:
+        if isinstance(item, Damage) and not item.count:  # A footer has no events.
             is_open = False
             if item.first_offset < limit:
                 yield _rotten(replace(item, count=limit - item.first_offset))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from flightlog_storage.event import WriterId
 from flightlog_storage.files import FileOps
@@ -50,14 +51,27 @@ class OpenSegment:
         self.writers[frame.writer] = frame.sequence_end - 1
 
 
+class _End(NamedTuple):
+    """A segment read to its end, the offset that would follow, and what is damaged."""
+
+    segment: OpenSegment
+    expected: int
+    damages: list[Damage]
+
+    def leads_to(self, following: SegmentHeader) -> bool:
+        """Whether all events before another segment are here, as they were."""
+        is_whole = all(damage.kind is DamageKind.TORN for damage in self.damages)
+        return is_whole and self.segment.end_offset == following.first_offset
+
+
 @dataclass(slots=True)
 class Recovered:
     """The log as it was found.
 
     With `skipped`, `end_offset` leaves out offsets that what is lost may have had;
     with `lost`, those before it that are known to have been durable.
-    `unfinished` are segments before the last one that a recovery, cut short itself,
-    has not cut yet.
+    `unfinished` are segments before the last one that have something behind their last
+    frame: half a footer, or what a recovery, cut short itself, has not cut yet.
     """
 
     survey: Survey
@@ -76,6 +90,11 @@ class Recovered:
         if self.last is None or self.last.sealed:
             return False
         return not (self.last_damaged or self.skipped or self.lost)
+
+    def take(self, end: _End) -> None:
+        """Take into account what a segment holds that has no footer."""
+        self.damages += end.damages
+        self.last_sequence.update(end.segment.writers)
 
     def expect(self, durable_offset: int) -> None:
         """Note as damage what is missing of what was durable.
@@ -132,18 +151,21 @@ def _read_before(
     footer = find_footer(file, header.salt)
     if footer is not None and leads_to(footer, following):
         _merge(found, footer)
-    elif following.skipped and not file.is_compressed:
-        segment, _ = _read_end(found, file, header)
-        if segment.torn_size or not segment.sealed:
-            found.unfinished.append(segment)
-    else:
-        scope = Scope(expected=header.first_offset)
-        for item in walk_segment(file, header, following, scope):
-            if isinstance(item, Damage):
-                found.damages.append(item)
-            else:
-                frame = item.frame
-                found.last_sequence[frame.writer] = frame.sequence_end - 1
+        return
+    if not file.is_compressed:
+        end = _read_end(file, header)
+        if following.skipped or end.leads_to(following):
+            found.take(end)
+            if end.segment.torn_size or not end.segment.sealed:
+                found.unfinished.append(end.segment)
+            return
+    scope = Scope(expected=header.first_offset)
+    for item in walk_segment(file, header, following, scope):
+        if isinstance(item, Damage):
+            found.damages.append(item)
+        else:
+            frame = item.frame
+            found.last_sequence[frame.writer] = frame.sequence_end - 1
 
 
 def _merge(found: Recovered, footer: Footer) -> None:
@@ -160,7 +182,9 @@ def _read_last(found: Recovered, file: SegmentFile, header: SegmentHeader) -> No
             header, footer.end_offset, file.size, footer.events, sealed=True
         )
         return
-    found.last, found.end_offset = _read_end(found, file, header)
+    end = _read_end(file, header)
+    found.take(end)
+    found.last, found.end_offset = end.segment, end.expected
     if found.last.torn_size:
         # An event takes a byte at least: so no offset that was given is used again.
         found.end_offset += found.last.torn_size
@@ -168,24 +192,22 @@ def _read_last(found: Recovered, file: SegmentFile, header: SegmentHeader) -> No
     found.last_damaged = any(damage.segment == file.name for damage in found.damages)
 
 
-def _read_end(
-    found: Recovered, file: SegmentFile, header: SegmentHeader
-) -> tuple[OpenSegment, int]:
-    """Scan a segment whose end may be torn; return it, and the offset that follows."""
+def _read_end(file: SegmentFile, header: SegmentHeader) -> _End:
+    """Scan a segment whose end may be torn."""
     segment = OpenSegment(
         header, end_offset=header.first_offset, is_compressed=file.is_compressed
     )
+    damages: list[Damage] = []
     scan = Scan(file, header.salt, Scope(expected=header.first_offset))
     for item in walk(scan, header, None):
         if isinstance(item, Found):
             segment.add(item.frame, item.end)
         else:
-            found.damages.append(item)
-    found.last_sequence.update(segment.writers)
+            damages.append(item)
     segment.sealed = scan.footer is not None or file.is_compressed
     segment.position = scan.end
     segment.torn_size = file.size - scan.end
-    return segment, scan.expected or 0
+    return _End(segment, scan.expected or 0, damages)
 
 
 def _give_up_offsets(folder: Path, files: FileOps, found: Recovered, name: str) -> None:

@@ -339,5 +339,5 @@ def _mixed(node: _Node, chance: random.Random) -> bytearray:
             if luck < 0.5:
                 content[part] = seen[part]
             elif luck < 0.6 and part.start >= len(node.durable):  # What was there once.
-                content[part] = chance.randbytes(part.stop - part.start)
+                content[part] = chance.randbytes(len(content[part]))
     return content

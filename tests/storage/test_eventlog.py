@@ -1,5 +1,7 @@
+import errno
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from tests.simulation.sample import (
     read,
     start,
 )
-from tests.simulation.simfs import SimFS
+from tests.simulation.simfs import SimFS, fail_at
 
 from flightlog_storage.errors import CorruptData, HomeUnusable
 from flightlog_storage.eventlog import (
@@ -26,6 +28,7 @@ from flightlog_storage.eventlog import (
 )
 from flightlog_storage.frame import Frame
 from flightlog_storage.recovery import recover
+from flightlog_storage.scan import find_footer
 from flightlog_storage.segment import (
     FLAG_GAP,
     Damage,
@@ -33,6 +36,7 @@ from flightlog_storage.segment import (
     parse_segment_header,
     segment_name,
 )
+from flightlog_storage.segment_file import SegmentFile
 from flightlog_storage.verification import SequenceHole, VerifyReport, verify
 
 SEGMENT = FOLDER / segment_name(0)
@@ -494,6 +498,41 @@ def test_what_a_failed_sync_left_does_not_count_after_a_kill() -> None:
 
 
 @pytest.mark.fault(10)
+def half_sealed() -> tuple[SimFS, list[Stored]]:
+    """Return a log whose disk, for a moment, refuses the rest of a footer."""
+    disk = SimFS()
+    log = start(disk, segment_size_max=700)
+    stored: list[Stored] = []
+    while len(disk.listdir(FOLDER)) < 2:
+        # Neither can the half of it be cut off.
+        if log.durable.position > 500:
+            disk.fail = fail_at(disk.calls + 1, errno.EIO, 2)
+        batch = [next_frame(log, WRITERS[len(stored) % 3], b"x" * 90, count=3)]
+        stored += zip(log.append(batch), [b"x" * 90], strict=True)
+    return disk, stored
+
+
+@pytest.mark.fault(11, 15)
+def test_half_a_footer_costs_nothing() -> None:
+    disk, stored = half_sealed()
+    end = stored[-2][0].offset_end
+
+    assert read(disk) == stored
+    assert verify(FOLDER, disk).sound
+
+    disk.kill()
+    again = start(disk)
+
+    (torn,) = again.recovery
+    assert (torn.kind, torn.segment, torn.count) == (DamageKind.TORN, SEGMENT.name, 0)
+    assert [name for name in disk.listdir(QUARANTINE) if name.endswith(".torn")]
+    with closing(SegmentFile(disk, SEGMENT)) as file:
+        header = parse_segment_header(disk.get(SEGMENT))
+        assert find_footer(file, header.salt).end_offset == end
+    assert read(disk) == stored
+    check_usable(disk)
+
+
 def test_missing_segment_is_told() -> None:
     disk = SimFS()
     stored = rolled(disk)
