@@ -87,17 +87,24 @@ class Manager:
 def groups() -> Iterator[list[Path]]:
     """Give a cgroup to a manager, in each hierarchy that it would look for."""
     name = f"flightlog-test-{os.getpid()}"
-    made = [each / name for each in CGROUPS if (each / "cgroup.procs").exists()]
+    made: list[Path] = []
     try:
-        for group in made:
-            group.mkdir()
+        for hierarchy in CGROUPS:
+            if (hierarchy / "cgroup.procs").exists():
+                make(hierarchy / name)
+                made.append(hierarchy / name)
         yield made
-    except OSError as error:
-        pytest.skip(f"no cgroup can be made here: {error}")
     finally:
         for group in made:
             for folder, _, _ in os.walk(group, topdown=False):
                 os.rmdir(folder)
+
+
+def make(group: Path) -> None:
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
 
 
 @pytest.fixture
@@ -123,7 +130,11 @@ def manager() -> Iterator[Manager]:
             yield manager
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 def test_a_service_is_installed_restarted_and_taken_away(manager: Manager) -> None:
