@@ -12,7 +12,7 @@ from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.frame import HEADER_SIZE, PAYLOAD_SIZE_MAX
 from flightlog_storage.home import check_closed
 
-__all__ = ("Listener", "raise_descriptor_limit")
+__all__ = ("Listener",)
 
 BACKLOG = 1024
 # libzmq aborts the process when accept runs out of descriptors: stop before.
@@ -128,12 +128,6 @@ class Listener:
         assert isinstance(endpoint, bytes)
         self.socket.unbind(endpoint.rstrip(b"\0").decode())
         self._endpoints = 0
-
-
-def raise_descriptor_limit() -> None:
-    """Allow this process as many descriptors as it may have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind(path: Path) -> socket.socket:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import secrets
 import signal
 import time
@@ -21,7 +22,7 @@ from flightlogd.config import VERSION, DaemonConfig
 from flightlogd.disk_guard import guard_disk
 from flightlogd.health import Health
 from flightlogd.intake import Counters, Intake
-from flightlogd.listener import Listener, raise_descriptor_limit
+from flightlogd.listener import Listener
 from flightlogd.notify import LIFE_TIMEOUT_S, notify
 from flightlogd.own_log import keep_log_short
 from flightlogd.recorder import Recorder
@@ -68,7 +69,7 @@ def run(config: DaemonConfig) -> None:
     os.chdir("/")  # Hold on to no folder of whoever started this.
     lock = HomeLock(config.home)  # Before anything else of the home is touched.
     config.home.sync()  # Whoever made it: before anything in it is acknowledged.
-    raise_descriptor_limit()
+    _set_limits()
     folded = read_checkpoint(config.home.state)
     log = EventLog.open(
         config.home.log,
@@ -95,6 +96,16 @@ def run(config: DaemonConfig) -> None:
         listener.close()
         log.close()
         lock.close()
+
+
+def _set_limits() -> None:
+    """Have as many descriptors as may be, and no core dumps, here and in children.
+
+    A dump would hold the environment of whoever started this, with all that is secret.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 async def _serve(

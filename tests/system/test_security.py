@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import shutil
 import socket
 import stat
@@ -12,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tests.system.harness import (
     read_rows,
     status,
     wait_until,
+    worker_pid,
 )
 
 from flightlog._daemon import find_socket
@@ -506,3 +509,13 @@ def test_no_secret_of_environment_and_arguments_is_kept(
     kept += [path.read_bytes() for path in home.root.rglob("*") if path.is_file()]
     assert any(b"import flightlog" in each for each in kept), "the code is kept"
     assert [each for each in kept if b"hush" in each] == []
+
+
+def test_no_daemon_dumps_its_core(home: Home) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    allow = partial(resource.setrlimit, resource.RLIMIT_CORE, (hard, hard))
+    with daemon(home, preexec=allow) as process:
+        worker_pid(home)  # The last one to be there.
+        found = status(home)
+        for pid in (process.pid, found["materializer_pid"], found["worker_pid"]):
+            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
