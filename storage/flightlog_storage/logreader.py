@@ -14,7 +14,7 @@ from flightlog_storage.errors import CorruptData
 from flightlog_storage.event import WriterId
 from flightlog_storage.files import FileOps, RealFiles
 from flightlog_storage.frame import HEADER_SIZE, Frame
-from flightlog_storage.scan import Found, Scan, Scope
+from flightlog_storage.scan import CUT_OFF, Found, Scan, Scope
 from flightlog_storage.segment import (
     SEGMENT_HEADER_SIZE,
     Damage,
@@ -212,14 +212,19 @@ def _before(limit: int, scan: Scan) -> Iterator[Found | Damage]:
     """Yield what is at the end of a segment, before the offset of the next one."""
     is_open = True
     for item in scan.tail:
-        if isinstance(item, Damage) and not item.count:  # A footer has no events.
+        if isinstance(item, Damage) and item.count is None:
             is_open = False
             if item.first_offset < limit:
                 yield _rotten(replace(item, count=limit - item.first_offset))
-        else:
+        elif not _is_half_footer(item):
             yield _rotten(item)
     if is_open and scan.expected is not None and scan.expected < limit:
         yield missing_offsets(scan.file.name, scan.file.size, scan.expected, limit)
+
+
+def _is_half_footer(item: Found | Damage) -> bool:
+    """Whether it is what a disk has left that refused the rest: no event is lost."""
+    return isinstance(item, Damage) and item.count == 0 and item.why == CUT_OFF
 
 
 def _rotten(item: Found | Damage) -> Found | Damage:

@@ -33,9 +33,10 @@ from flightlog_storage.segment import (
 )
 from flightlog_storage.segment_file import BLOCK_SIZE, SegmentFile
 
-__all__ = ("Found", "Scan", "Scope", "find_footer", "find_salt")
+__all__ = ("CUT_OFF", "Found", "Scan", "Scope", "find_footer", "find_salt")
 
 FOOTER_SEARCH_SIZE = 64 << 10
+CUT_OFF = "the frame is cut off"
 
 _EVENTS = int(FrameType.EVENTS)
 _FOOTER = int(FrameType.FOOTER)
@@ -149,7 +150,7 @@ class Scan:
 
     def _payload_fault(self, frame: Frame, position: int) -> str | None:
         if position + padded_size(frame.payload_size) > self.file.size:
-            return "the frame is cut off"
+            return CUT_OFF
         if not self.scope.payloads and frame.type != _FOOTER:
             return None
         payload = self.file.read(position + HEADER_SIZE, frame.payload_size)

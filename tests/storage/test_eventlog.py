@@ -534,6 +534,25 @@ def test_half_a_footer_costs_nothing() -> None:
     check_usable(disk)
 
 
+@pytest.mark.fault(8)
+def test_rot_in_a_footer_is_told_and_mended() -> None:
+    disk = SimFS()
+    stored = rolled(disk)
+    data = bytearray(disk.get(SEGMENT))
+    data[-20] ^= 1
+    disk.put(SEGMENT, bytes(data))
+
+    (damage,) = verify(FOLDER, disk).damages
+    assert (damage.segment, damage.count) == (SEGMENT.name, 0)
+
+    again = start(disk)
+
+    assert [found.segment for found in again.recovery] == [SEGMENT.name]
+    assert verify(FOLDER, disk).sound
+    assert read(disk) == stored
+    check_usable(disk)
+
+
 @pytest.mark.fault(10)
 def test_missing_segment_is_told() -> None:
     disk = SimFS()
