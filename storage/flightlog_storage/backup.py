@@ -163,7 +163,6 @@ class _Backup:
                     self._copy(path, there)
                     self.done.inbox += 1
                 self.inbox.add(path.name)
-        RealFiles().fsync_dir(self.target.inbox)
 
     def _copy_blobs(self) -> None:
         for path in self.home.blobs.glob("??/*"):
