@@ -51,7 +51,11 @@ TESTS = {
     "folding": (f"{STORAGE}folding.py", f"{STORAGE}projector.py"),
     "frame": (f"{STORAGE}segment.py", f"{STORAGE}eventlog.py"),
     "home": (f"{STORAGE}home.py",),
-    "known_frames": (f"{STORAGE}exports.py", f"{SDK}moving.py"),
+    "known_frames": (
+        f"{STORAGE}emptying.py",
+        f"{STORAGE}exports.py",
+        f"{SDK}moving.py",
+    ),
     "logreader": (f"{STORAGE}eventlog.py",),
     "part_reader": (f"{STORAGE}parts.py", f"{SDK}cli.py"),
     "parts": (f"{STORAGE}parts.py", HOME_POWER, f"{STORAGE}projector.py", WRITES),

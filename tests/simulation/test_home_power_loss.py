@@ -11,7 +11,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from tests.counts import count
 from tests.effort import tries
 from tests.simulation.simfs import Fail, PowerLost, fail_at, lose_power
 from tests.simulation.watched import WatchedDisk
-from tests.storage.recording import Recorded, rows_of
+from tests.storage.recording import Recorded, flip, rows_of, writer_id
 from tests.system.recovered import problems_of
 
 from flightlog_storage import compression, projector
@@ -28,6 +28,7 @@ from flightlog_storage.checkpoint import read_checkpoint
 from flightlog_storage.codec import EDITOR_RANK
 from flightlog_storage.compression import compress, compressible, replacing
 from flightlog_storage.copies import stage_bytes
+from flightlog_storage.database import Database
 from flightlog_storage.emptying import empty
 from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import FileSaved, RunDeleted, WriterId
@@ -35,7 +36,7 @@ from flightlog_storage.eventlog import AppendFailed
 from flightlog_storage.files import RealFiles
 from flightlog_storage.garbage import collect, find_garbage
 from flightlog_storage.home import Home
-from flightlog_storage.projector import Projector
+from flightlog_storage.projector import Projector, part_folder
 from flightlog_storage.reader import HomeReader
 
 SEEDS = range(tries(40))
@@ -254,6 +255,28 @@ def test_what_was_acked_survives_power_loss(folder: Path, seed: int) -> None:
         life.lose_power(folder / f"{number}", seed * LIVES + number)
     life.live(steps=0)
     life.end()
+
+
+@pytest.mark.fault(5)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_part_that_was_mended_stays_so(folder: Path, seed: int) -> None:
+    recorded = Recorded(folder)
+    home = recorded.home
+    recorded.rows(recorded.start("a"), *((n, n / 7) for n in range(9)))
+    recorded.finish(writer_id("w"))
+    recorded.log.close()
+    with closing(Projector(home)) as projector:
+        projector.project(recorded.log.durable)
+        with Database.open_reader(home.state) as database:
+            (part,) = database.parts()
+        flip(part_folder(home, part.run) / part.name, 100)
+        disk = WatchedDisk(home.root)
+        with disk.watching():
+            assert projector.mend(part)
+
+    disk.crash(folder / "left", seed)
+
+    assert problems_of(Home(folder / "left")) == []
 
 
 @pytest.mark.fault(11, 15)
