@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.counts import count
@@ -34,6 +35,7 @@ from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import FileSaved, RunDeleted, WriterId
 from flightlog_storage.eventlog import AppendFailed
 from flightlog_storage.files import RealFiles
+from flightlog_storage.frame import Frame
 from flightlog_storage.garbage import collect, find_garbage
 from flightlog_storage.home import Home
 from flightlog_storage.projector import Projector, part_folder
@@ -67,6 +69,15 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
+class Stubborn(Recorded):
+    """Says again what the log did not take, as a sender does."""
+
+    def append(self, *what: Any, **more: Any) -> Frame:
+        while True:
+            with suppress(AppendFailed):
+                return super().append(*what, **more)
+
+
 class Life:
     """A home in use: what is true of it, and what will be if the next call returns."""
 
@@ -96,7 +107,7 @@ class Life:
                 self._step()
 
     def live_on(self, steps: int, fail: Fail) -> None:
-        """Go on when the disk refuses; nothing of what it refused may be true then."""
+        """Go on when the disk refuses; what it refused to the end is not true then."""
         with self.disk.watching():
             self._begin()
             begun = self.disk.calls
@@ -104,7 +115,7 @@ class Life:
             for _ in range(steps):
                 try:
                     self._step()
-                except (OSError, AppendFailed, HomeUnusable):
+                except (OSError, HomeUnusable):
                     self.next = self.truth
                     self._end_projector()
 
@@ -119,7 +130,7 @@ class Life:
         self._opened.close()
 
     def _begin(self) -> None:
-        self.recorded = Recorded(self._folder, SEGMENT_SIZE)
+        self.recorded = Stubborn(self._folder, SEGMENT_SIZE)
         self._opened.callback(self.recorded.log.close)
         self.home.sync()
         self.truth = self.next = self._found(self.truth, self.next)
