@@ -11,6 +11,7 @@ import msgspec
 
 from flightlog._about import About
 from flightlog._alerts import REPEATS_AFTER_S, Alerts
+from flightlog._checks import check_path
 from flightlog._config import Config
 from flightlog._exits import exit_code_of
 from flightlog._metric import check_definition
@@ -238,13 +239,13 @@ class Run:
             The paths of the files.
 
         Raises:
-            TypeError: `glob_str` is no path.
-            ValueError: Another policy, or a file that is not below the base.
+            TypeError: `glob_str` or `base_path` is no path.
+            ValueError: Another policy, an empty path, or a file not below the base.
             UsageError: The run is finished.
         """
         assets = self.life.assets("save")
-        pattern = os.fsdecode(glob_str)
-        base = None if base_path is None else os.fsdecode(base_path)
+        pattern = check_path("save: glob_str", glob_str)
+        base = None if base_path is None else check_path("save: base_path", base_path)
         return [] if self.life.is_left else assets.save(pattern, base, policy)
 
     def log_image(

@@ -90,8 +90,10 @@ def test_wrong_arguments_of_save_raise(
         run.save("a.txt", base_path="sub")
     with pytest.raises(ValueError, match="below"):
         run.save(f"../{folder.name}/../{folder.name}/a.txt", base_path="/usr")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="glob_str must be a path, not 3"):
         run.save(3)
+    with pytest.raises(TypeError, match="base_path must be a path, not 3"):
+        run.save("a.txt", base_path=3)
     assert run.save("s3://bucket/a*") == []
     assert "not on this machine" in capsys.readouterr().err
     run.finish()

@@ -418,8 +418,11 @@ def _telling() -> Iterator[None]:
     except HomeLocked as error:
         message = f"a daemon serves {error.path}; stop it first: flightlogd stop"
         _fail(f"{message} --home {error.path}", FAILED)
-    except (Error, StorageError, OSError) as error:
+    except (Error, StorageError) as error:
         _fail(str(error), FAILED)
+    except OSError as error:
+        is_told = error.filename is not None and error.strerror is not None
+        _fail(f"{error.filename}: {error.strerror}" if is_told else str(error), FAILED)
 
 
 def _fail(message: str, code: int) -> NoReturn:
