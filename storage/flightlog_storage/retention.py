@@ -8,6 +8,7 @@ from flightlog_storage.errors import HomeUnusable
 from flightlog_storage.event import Event, Rows, RunDeleted, Unknown
 from flightlog_storage.home import Home
 from flightlog_storage.runstate import RunState
+from flightlog_storage.spool import read_owner
 
 __all__ = ("KEEP_TAG", "OldRun", "is_kept", "old_runs")
 
@@ -26,14 +27,19 @@ def old_runs(home: Home, retain_s: float, now: float) -> list[OldRun]:
 
     That is before what was logged last of all in the home, if this lies before `now`:
     a clock that jumps, or a home that rests for years, makes no run old. Runs with
-    KEEP_TAG stay, and those that an import brought until they are logged into here.
+    KEEP_TAG stay, those that a writer is at, though its start may not be recorded yet,
+    and those that an import brought until they are logged into here.
     """
+    logged = {
+        owner.run[:3] for path in home.spool.glob("*") if (owner := read_owner(path))
+    }
     try:
         database = Database.open_reader(home.state)
     except HomeUnusable:
         return []  # Nothing is folded yet.
     with database:
-        return [OldRun(*row) for row in database.old_runs(now, retain_s, KEEP_TAG)]
+        found = database.old_runs(now, retain_s, KEEP_TAG)
+    return [OldRun(name, at) for name, at in found if name not in logged]
 
 
 def is_kept(state: RunState, event: Event | Rows | Unknown) -> bool:

@@ -1,15 +1,19 @@
 """Retention: which runs are old, and what keeps one that was to go."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.storage.recording import Recorded, rows_of, writer_id
 
-from flightlog_storage.codec import EDITOR_RANK
+from flightlog_storage.codec import EDITOR_RANK, RunKey
 from flightlog_storage.durations import parse_time
 from flightlog_storage.event import Event, RunDeleted, RunStarted, TagsChanged
+from flightlog_storage.process import this_process
 from flightlog_storage.reader import HomeReader
 from flightlog_storage.retention import old_runs
+from flightlog_storage.spool import SpoolOwner
+from flightlog_storage.spool_writer import SpoolWriter
 
 DAY_S = 86_400.0
 LATER_S = 3.0 + DAY_S  # A day after a run of `recorded` has ended.
@@ -65,6 +69,15 @@ def test_a_clock_that_jumps_makes_no_run_old(recorded: Recorded) -> None:
 
     log_later(recorded, 9e9)
     assert old(recorded, now=LATER_S) == []
+
+
+def test_one_that_a_writer_is_at_is_left_out(recorded: Recorded) -> None:
+    log_later(recorded, 9e9)
+    assert old(recorded) == ["old"]
+    owner = SpoolOwner(b"w" * 16, this_process(), RunKey("e", "p", "old", 0))
+
+    with closing(SpoolWriter(recorded.home.spool, owner, lambda: None)):
+        assert old(recorded) == []  # It has said nothing yet.
 
 
 def test_a_home_without_state_has_none(tmp_path: Path) -> None:
