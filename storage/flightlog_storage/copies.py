@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -160,15 +161,8 @@ def stage_stream(source: Source, folder: Path) -> Staged:
         OSError: The disk refuses. What the stream raises goes on up, too.
     """
     path = folder / uuid.uuid4().hex
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    size = 0
     with _created(path) as target:
-        while data := source.read(CHUNK_SIZE):
-            sha256.update(data)
-            md5.update(data)
-            _write(target, data)
-            size += len(data)
-    return Staged(path, Digests(sha256.hexdigest(), _base64(md5.digest()), size))
+        return Staged(path, _drain(iter(partial(source.read, CHUNK_SIZE), b""), target))
 
 
 def digests_of(data: bytes) -> Digests:
@@ -221,20 +215,35 @@ def hash_open(
     tick: Callable[[int], object] = int,
 ) -> Digests:
     """Hash up to `size` bytes from the start, and write them to a target, if given."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    return _drain(_read(fd, size), target, tick)
+
+
+def _read(fd: int, size: int | None) -> Iterator[bytes]:
     done = 0
     while size is None or done < size:
         wanted = CHUNK_SIZE if size is None else min(CHUNK_SIZE, size - done)
         data = os.pread(fd, wanted, done)
         if not data:
-            break
+            return
+        yield data
+        done += len(data)
+
+
+def _drain(
+    pieces: Iterator[bytes],
+    target: int | None = None,
+    tick: Callable[[int], object] = int,
+) -> Digests:
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    size = 0
+    for data in pieces:
         sha256.update(data)
         md5.update(data)
         if target is not None:
             _write(target, data)
-        done += len(data)
+        size += len(data)
         tick(len(data))
-    return Digests(sha256.hexdigest(), _base64(md5.digest()), done)
+    return Digests(sha256.hexdigest(), _base64(md5.digest()), size)
 
 
 def _write(target: int, data: bytes) -> None:

@@ -10,8 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, redirect_stdout
+from contextlib import closing, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from tests.system.harness import (
     start_daemon,
     status,
     stop_daemon,
+    stopped,
     wait_until,
 )
 
@@ -131,15 +131,6 @@ def cure(found: dict[str, Any]) -> None:
     if command[0] == "flightlogd":
         command[:1] = [sys.executable, "-m", "flightlogd"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ __all__ = (
     "start_daemon",
     "status",
     "stop_daemon",
+    "stopped",
     "wait_recorded",
     "wait_until",
     "worker_pid",
@@ -244,6 +245,18 @@ def kill_all(home: Home) -> None:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+@contextmanager
+def stopped(*pids: int) -> Iterator[None]:
+    """Have processes stand still as long as the context lasts."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def status(home: Home) -> dict[str, Any]:

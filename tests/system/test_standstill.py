@@ -1,10 +1,8 @@
 """Processes that stand still, and hold on to what others need."""
 
-import os
-import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from tests.system.harness import (
     start_daemon,
     status,
     stop_daemon,
+    stopped,
     wait_until,
 )
 
@@ -38,18 +37,6 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = make_home(tmp_path)
     yield home
     kill_all(home)
-
-
-@contextmanager
-def stopped(*pids: int) -> Iterator[None]:
-    """Have processes stand still as long as the context lasts."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def helpers(home: Home) -> tuple[int, int]:
