@@ -315,7 +315,6 @@ class RunLife:
         self._archives = {}
         self._assets = None  # Its thread is the parent's.
         self._outputs = None  # So are its watches.
-        self._media = self._inbox = None  # It counts what its writer leaves there.
         self.rows.writer.orphan()
         return inherited
 
