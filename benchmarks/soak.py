@@ -135,6 +135,7 @@ class Soak:
                 now_s / busy_s, FULL_S / busy_s
             )
             time.sleep(0.02)
+        ballast.empty()
         self.wake(float("inf"))
         for slot in self.slots:
             slot.end(signal.SIGTERM)
@@ -214,8 +215,7 @@ class Ballast:
         if self.disk is None:
             return False
         if self.until is not None and now >= self.until:
-            self.until = None
-            (self.disk / "ballast").unlink()
+            self.empty()
         if self.until is not None or not self.at or now < self.at[0]:
             return False
         self.until = self.at.pop(0) + duration
@@ -225,6 +225,12 @@ class Ballast:
                     while ballast.write(bytes(block)):
                         pass
         return True
+
+    def empty(self) -> None:
+        """Make room again, if the disk is full."""
+        if self.disk is not None and self.until is not None:
+            self.until = None
+            (self.disk / "ballast").unlink()
 
 
 def settle(daemon: Daemon) -> None:

@@ -17,6 +17,7 @@ from tests.system.harness import (
     make_home,
     status,
     wait_until,
+    worker_pid,
 )
 
 from flightlog_storage.home import Home
@@ -25,13 +26,14 @@ pytestmark = pytest.mark.once
 
 HELPERS = ("materializer", "worker")
 ROWS = 200_000
-TOO_LITTLE = 56 << 20  # Enough for a recorder, not for all three.
+TOO_LITTLE = 56 << 20  # For the greedy.
+ROOM = 4 << 20  # More than they take at rest, less than it takes to fold all rows.
 ENOUGH = 2 << 30  # As the units say.
-# Of version 2, and of version 1.
-LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+# Of version 2, and of version 1, by what tells how much is used.
+LIMITS = {
+    "memory.current": Path("/sys/fs/cgroup/memory.max"),
+    "memory.usage_in_bytes": Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+}
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def limit() -> Iterator[Path]:
     """Return the file that limits the memory of a new cgroup, too much so."""
-    limit = next(filter(None, map(make_group, LIMITS)), None)
+    limit = next(filter(None, map(make_group, LIMITS.values())), None)
     if limit is None:
         pytest.skip("no cgroup with a limit of memory can be made here")
     try:
@@ -59,6 +61,14 @@ def limit() -> Iterator[Path]:
 def enter(limit: Path) -> None:
     """Have this process be of a cgroup."""
     limit.with_name("cgroup.procs").write_text(f"{os.getpid()}")
+
+
+def used(limit: Path) -> int:
+    """Return how much the processes of a cgroup take."""
+    for name in LIMITS:
+        if (tells := limit.with_name(name)).exists():
+            return int(tells.read_text())
+    raise AssertionError("it has a limit")
 
 
 def make_group(limit: Path) -> Path | None:
@@ -85,7 +95,10 @@ def restarts(home: Home) -> int:
 
 @pytest.mark.fault(39)
 def test_where_memory_is_limited_the_recorder_goes_on(home: Home, limit: Path) -> None:
+    limit.write_text(str(ENOUGH))
     with daemon(home, preexec=partial(enter, limit)) as recorder:
+        worker_pid(home)  # All three are there.
+        limit.write_text(str(used(limit) + ROOM))
         trainer = Trainer(home, ROWS)
         wait_until(lambda: restarts(home))
         assert_whole(home, trainer, ROWS)  # Readers fold it themselves.
