@@ -38,6 +38,8 @@ for group in "$@"; do echo $$ > "$group/cgroup.procs"; done
 exec {systemd} --user
 """
 CGROUPS = [Path("/sys/fs/cgroup", name) for name in ("", "systemd", "unified")]
+# Without which none of the units runs.
+SANDBOX = ("-pPrivateUsers=yes", "-pPrivateMounts=yes", "-pProtectSystem=strict")
 # As an operator would with `systemctl --user edit`: sooner than after 30 s and 90 s.
 IMPATIENT = "[Service]\nWatchdogSec=3\nTimeoutAbortSec=1\nRestartSec=100ms\n"
 
@@ -64,6 +66,13 @@ class Manager:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    def answers(self, *command: str) -> bool:
+        """Whether a command that asks systemd succeeds."""
+        done = subprocess.run(
+            command, env=self.environ, capture_output=True, check=False, timeout=60
+        )
+        return done.returncode == 0
 
     def systemctl(self, *arguments: str) -> str:
         return self.run("systemctl", "--user", *arguments)
@@ -123,10 +132,16 @@ def manager() -> Iterator[Manager]:
             start_new_session=True,
         )
         try:
-            private = manager.folder / "systemd/private"
-            wait_until(lambda: private.exists() or process.poll() is not None)
+            wait_until(
+                lambda: (
+                    process.poll() is not None
+                    or manager.answers("systemctl", "--user", "show")
+                )
+            )
             if process.poll() is not None:
                 pytest.skip("systemd does not start here")
+            if not manager.answers("systemd-run", "--user", "--wait", *SANDBOX, "true"):
+                pytest.skip("a service can have no sandbox here")
             yield manager
         finally:
             process.terminate()
